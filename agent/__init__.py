@@ -1,0 +1,1 @@
+"""The host agent: groups and grants in Consul to sets in the kernel."""

@@ -1,0 +1,1 @@
+"""Programs the kernel: desired sets and rules in, netfilter out."""

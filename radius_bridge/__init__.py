@@ -1,0 +1,1 @@
+"""radius-bridge: RADIUS accounting to user groups in Consul."""

@@ -1,0 +1,1 @@
+"""Pure identity: accounting events in, who is behind which address out."""

@@ -1,0 +1,39 @@
+"""What one accounting packet says about who is behind which address, as plain data."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from radius_bridge.policy.members import Prefix
+
+
+class Kind(StrEnum):
+    """Acct-Status-Type (RFC 2866 §5.1), as far as it concerns one session."""
+
+    START = "start"
+    INTERIM = "interim"
+    STOP = "stop"
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One accounting event. All times are epoch seconds."""
+
+    kind: Kind
+    user: str
+    """The user's name, as groups are named after it (identity.names)."""
+    session: str
+    """NAS and Acct-Session-Id: what tells this session from all others."""
+    addresses: tuple[Prefix, ...]
+    """The addresses that the packet names; empty if it names none."""
+    at: float
+    """When it happened."""
+    started: float
+    """When its session began."""
+    expires: float
+    """When the session's claim to its addresses ends, unless something newer is heard."""
+    source: str
+    """The RADIUS client that told us."""
+    nas: str = ""
+    """The NAS behind the client, as it names itself."""
+    mac: str = ""
+    """Calling-Station-Id, as it came."""

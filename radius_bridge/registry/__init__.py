@@ -1,0 +1,1 @@
+"""What is kept in Consul: keys, records, transactions, and who cleans up."""
