@@ -75,19 +75,22 @@ def apply(binding: Binding, event: Event, now: float) -> Binding:
     if known is not None and _is_late(known, event):
         return binding
     claims = dict(binding.claims)
+    over = event.kind is Kind.STOP or event.expires <= now
     since = event.started if known is None or known.user != event.user else min(known.since, event.started)
     claim = Claim(
         user=event.user,
         since=since,
         at=event.at,
         expires=event.at if event.kind is Kind.STOP else event.expires,
-        ended=event.kind is Kind.STOP,
+        ended=over,
         nas=event.nas,
         mac=event.mac,
         source=event.source,
     )
-    if claim.is_live(now):
-        rivals = {s: c for s, c in claims.items() if c.is_live(now) and c.user != event.user and s != event.session}
+    if not over:
+        rivals = {
+            s: c for s, c in claims.items() if c.is_live(now) and c.user != event.user and s != event.session
+        }
         if any((rival.since, rival.at) > (claim.since, claim.at) for rival in rivals.values()):
             claim = msgspec.structs.replace(claim, ended=True)
     if not claim.ended:

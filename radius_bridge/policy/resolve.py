@@ -4,7 +4,7 @@ An address is in a service until the earliest end along its path of links, the l
 """
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from math import inf
 
 from radius_bridge.policy.expiry import NEVER, earliest, is_over, latest
@@ -12,15 +12,6 @@ from radius_bridge.policy.members import GroupRef, Member, Prefix
 
 Members = Mapping[Member, float]
 """Members of a group, a grant or a set with their expiry (epoch seconds or NEVER)."""
-
-
-def merge(scopes: Iterable[Members]) -> dict[Member, float]:
-    """The union of several scopes' members; who is in several has the latest end."""
-    merged: dict[Member, float] = {}
-    for members in scopes:
-        for member, expires in members.items():
-            merged[member] = latest(merged[member], expires) if member in merged else expires
-    return merged
 
 
 def resolve(members: Members, groups: Mapping[GroupRef, Members], now: float) -> dict[Prefix, float]:

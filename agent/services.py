@@ -1,0 +1,99 @@
+"""Which services this host protects: those of its Consul agent and those in its service files."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from radius_bridge.policy.services import Ports, Service, from_consul, from_file
+
+FORGET_AFTER = 86400.0
+"""A service that is gone for this long (seconds) is no longer protected; until then its rules stay.
+
+An empty Consul data directory, or a file that is being replaced, must not open ports.
+"""
+
+MAX_FILE = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one look at a source found."""
+
+    services: tuple[Service, ...]
+    problems: tuple[str, ...] = ()
+    unreadable: frozenset[str] = frozenset()
+    """Origins whose services could not be read this time; they count as present."""
+
+
+def find_in_consul(listed: Mapping[str, Mapping[str, Any]]) -> Found:
+    """The protected services in the Consul agent's answer to /v1/agent/services (service ID → service)."""
+    services, problems = [], []
+    for identifier, entry in listed.items():
+        try:
+            service = from_consul(identifier, int(entry.get("Port") or 0), list(entry.get("Tags") or []))
+        except (TypeError, ValueError) as error:
+            problems.append(f"Consul service {identifier}: {error}")
+        else:
+            if service is not None:
+                services.append(service)
+    return Found(tuple(services), tuple(problems))
+
+
+def find_in_files(directory: Path) -> Found:
+    """The services in the *.json files of a directory; one that does not exist has none."""
+    services, problems, unreadable = [], [], set()
+    try:
+        paths = sorted(path for path in directory.iterdir() if path.suffix == ".json")
+    except FileNotFoundError:
+        return Found(())
+    except OSError as error:
+        return Found((), (f"{directory}: cannot be read ({error.strerror})",))
+    for path in paths:
+        try:
+            with path.open("rb") as file:
+                content = file.read(MAX_FILE + 1)
+            if len(content) > MAX_FILE:
+                raise ValueError("larger than 1 MiB")
+            services.append(from_file(json.loads(content), str(path)))
+        except (OSError, ValueError, RecursionError) as error:
+            problems.append(f"{path}: {error}")
+            unreadable.add(str(path))
+    return Found(tuple(services), tuple(problems), frozenset(unreadable))
+
+
+@dataclass(slots=True)
+class Protected:
+    """The services under protection, with when each was last seen. Pure: the time is an argument."""
+
+    last_seen: dict[str, float] = field(default_factory=dict)
+    services: dict[str, Service] = field(default_factory=dict)
+    updated: float = 0.0
+
+    def update(self, found: Iterable[Found], now: float) -> tuple[Service, ...]:
+        """Takes one look at all sources (epoch seconds) and gives what to protect, by name.
+
+        Services of one name from several sources are one service with all their ports.
+        """
+        looks = list(found)
+        self.updated = now
+        seen: dict[str, Service] = {}
+        for service in (service for look in looks for service in look.services):
+            known = seen.get(service.name)
+            ports: tuple[Ports, ...] = tuple(dict.fromkeys((*(known.ports if known else ()), *service.ports)))
+            seen[service.name] = Service(service.name, ports, service.origin)
+        unreadable = frozenset[str]().union(*(look.unreadable for look in looks))
+        for name, service in self.services.items():
+            if name not in seen and service.origin in unreadable:
+                seen[name] = service
+        for name, service in seen.items():
+            self.services[name] = service
+            self.last_seen[name] = now
+        for name in [name for name, at in self.last_seen.items() if at + FORGET_AFTER <= now]:
+            del self.last_seen[name], self.services[name]
+        return tuple(self.services[name] for name in sorted(self.services))
+
+    def absent(self) -> dict[str, float]:
+        """Services that are protected although no source lists them any more: when each was last seen."""
+        return {name: at for name, at in self.last_seen.items() if at < self.updated}

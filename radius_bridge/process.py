@@ -1,0 +1,83 @@
+"""What every long-running process of ours does the same way: logs, signals, systemd, tasks that are never lost."""
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+
+
+def configure_logging(*, verbose: bool = False) -> None:
+    """Logs to stderr: for people on a terminal, one JSON object a line elsewhere. Epochs in UTC, ISO 8601."""
+    on_terminal = sys.stderr.isatty()
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer(colors=not os.environ.get("NO_COLOR"))
+        if on_terminal
+        else structlog.processors.JSONRenderer()
+    )
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.dict_tracebacks if not on_terminal else structlog.dev.set_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if verbose else logging.INFO),
+        logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+def notify_systemd(state: str) -> None:
+    """Tells systemd our state (`READY=1`, `STOPPING=1`, `RELOADING=1`; sd_notify(3)). Nothing outside systemd."""
+    address = os.environ.get("NOTIFY_SOCKET", "")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(1)
+        try:
+            sock.sendto(state.encode(), address)
+        except OSError as error:
+            structlog.get_logger().warning("systemd not told", state=state, error=str(error))
+
+
+@asynccontextmanager
+async def signals(reload: Callable[[], None]) -> AsyncIterator[asyncio.Event]:
+    """Gives an event that SIGTERM or SIGINT sets; SIGHUP calls `reload`."""
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, stop.set)
+    loop.add_signal_handler(signal.SIGHUP, reload)
+    try:
+        yield stop
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            loop.remove_signal_handler(number)
+
+
+async def run_until(stop: asyncio.Event, *coroutines: Coroutine[Any, Any, None]) -> None:
+    """Runs the coroutines until `stop` is set, then cancels them.
+
+    None of them may end by itself: if one does, its error (or a RuntimeError) is raised, so that no task dies unseen.
+    """
+    tasks = [asyncio.create_task(coroutine, name=coroutine.__qualname__) for coroutine in coroutines]
+    waiter = asyncio.create_task(stop.wait(), name="stop")
+    try:
+        done, _ = await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        for task in done - {waiter}:
+            task.result()
+            raise RuntimeError(f"{task.get_name()} ended by itself")
+    finally:
+        for task in (waiter, *tasks):
+            task.cancel()
+        await asyncio.gather(waiter, *tasks, return_exceptions=True)

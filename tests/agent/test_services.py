@@ -1,0 +1,81 @@
+"""Which services a host protects, and for how long after they vanish."""
+
+import json
+from pathlib import Path
+
+from agent.services import FORGET_AFTER, Found, Protected, find_in_consul, find_in_files
+from radius_bridge.policy.services import Service, parse_ports
+
+SSH = Service("ssh_tcp_22", (parse_ports("22"),), "consul")
+NOW = 1_800_000_000.0
+
+
+def test_tagged_consul_services_are_protected_and_others_are_not() -> None:
+    found = find_in_consul(
+        {
+            "ssh": {"Port": 22, "Tags": ["befw"]},
+            "web": {"Port": 80, "Tags": ["prod"]},
+            "dns": {"Port": 53, "Tags": ["befw", "udp", "53/tcp"]},
+            "game": {"Port": 0, "Tags": ["befw", "8080:8090/udp", "22"]},
+        }
+    )
+    assert {service.name: [str(port) for port in service.ports] for service in found.services} == {
+        "ssh_tcp_22": ["22/tcp"],
+        "dns_udp_53": ["53/udp", "53/tcp"],
+        "game_udp_8080": ["8080:8090/udp", "22/tcp"],
+    }
+    assert not found.problems
+
+
+def test_a_tagged_service_without_a_port_is_a_problem_that_names_it() -> None:
+    found = find_in_consul({"odd": {"Port": 0, "Tags": ["befw"]}, "ssh": {"Port": 22, "Tags": ["befw"]}})
+    assert [service.name for service in found.services] == ["ssh_tcp_22"]
+    assert "odd" in found.problems[0]
+
+
+def test_files_in_befws_form_are_read(tmp_path: Path) -> None:
+    entry = {"name": "App", "mode": "x", "protocol": "udp", "port": 33}
+    entry["ports"] = ["22/tcp", "8080:8090", {"port": 34, "protocol": "udp"}]  # type: ignore[assignment]
+    (tmp_path / "app.json").write_text(json.dumps(entry))
+    (tmp_path / "note.txt").write_text("not a service")
+    (service,) = find_in_files(tmp_path).services
+    assert service.name == "app_udp_33"
+    assert [str(port) for port in service.ports] == ["33/udp", "22/tcp", "8080:8090/udp", "34/udp"]
+
+
+def test_a_broken_file_is_named_and_the_others_are_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"name": "a", "port": 1')
+    (tmp_path / "b.json").write_text('{"name": "b", "ports": ["70000"]}')
+    (tmp_path / "c.json").write_text('{"name": "c", "port": 3}')
+    (tmp_path / "d.json").write_text("[" * 100_000)
+    found = find_in_files(tmp_path)
+    assert [service.name for service in found.services] == ["c_tcp_3"]
+    assert [problem.split(":")[0] for problem in found.problems] == [
+        str(tmp_path / f"{n}.json") for n in "abd"
+    ]
+
+
+def test_a_directory_that_does_not_exist_has_no_services(tmp_path: Path) -> None:
+    assert find_in_files(tmp_path / "none") == Found(())
+
+
+def test_a_vanished_service_keeps_its_rules_for_a_day() -> None:
+    protected = Protected()
+    assert protected.update([Found((SSH,))], NOW) == (SSH,)
+    assert protected.update([Found(())], NOW + FORGET_AFTER - 1) == (SSH,)
+    assert protected.absent() == {"ssh_tcp_22": NOW}
+    assert protected.update([Found(())], NOW + FORGET_AFTER) == ()
+
+
+def test_a_service_whose_file_is_broken_right_now_counts_as_present() -> None:
+    protected = Protected()
+    app = Service("app_tcp_1", (parse_ports("1"),), "/etc/app.json")
+    protected.update([Found((app,))], NOW)
+    broken = Found((), ("…",), frozenset({"/etc/app.json"}))
+    assert protected.update([broken], NOW + 2 * FORGET_AFTER) == (app,)
+
+
+def test_one_name_from_two_sources_is_one_service_with_all_ports() -> None:
+    other = Service("ssh_tcp_22", (parse_ports("2222"),), "/etc/ssh.json")
+    (service,) = Protected().update([Found((SSH,)), Found((other,))], NOW)
+    assert [str(port) for port in service.ports] == ["22/tcp", "2222/tcp"]
