@@ -4,9 +4,9 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from radius_bridge.policy.services import Ports, Service, from_consul, from_file
+from radius_bridge.registry.consul import AgentService
 
 FORGET_AFTER = 86400.0
 """A service that is gone for this long (seconds) is no longer protected; until then its rules stay.
@@ -27,13 +27,13 @@ class Found:
     """Origins whose services could not be read this time; they count as present."""
 
 
-def find_in_consul(listed: Mapping[str, Mapping[str, Any]]) -> Found:
-    """The protected services in the Consul agent's answer to /v1/agent/services (service ID → service)."""
+def find_in_consul(listed: Mapping[str, AgentService]) -> Found:
+    """The protected services among those of the local Consul agent (by service ID)."""
     services, problems = [], []
     for identifier, entry in listed.items():
         try:
-            service = from_consul(identifier, int(entry.get("Port") or 0), list(entry.get("Tags") or []))
-        except (TypeError, ValueError) as error:
+            service = from_consul(identifier, entry.port, list(entry.tags or ()))
+        except ValueError as error:
             problems.append(f"Consul service {identifier}: {error}")
         else:
             if service is not None:

@@ -1,5 +1,6 @@
 """What one accounting packet says about who is behind which address, as plain data."""
 
+from collections.abc import Container
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -37,3 +38,5 @@ class Event:
     """The NAS behind the client, as it names itself."""
     mac: str = ""
     """Calling-Station-Id, as it came."""
+    within: Container[Prefix] | None = None
+    """The only addresses that the source may bind or end; None: all."""

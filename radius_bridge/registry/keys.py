@@ -1,11 +1,11 @@
 """The key space in Consul (see docs/architecture.md). Pure: text in, text out.
 
-    <root>/$alias$/$<group>$/<member>                   = expiry
-    <root>/$service$/[<dc>/[<node>/]]<service>/<member> = expiry
-    <root>/$ipset$/[<dc>/[<node>/]]<set>/<member>       = expiry
-    <root>/$binding$/<address>                          = registry.records.Binding
-    <root>/$meta$                                       = registry.records.Meta, the sentinel
-    <root>/$lock$/<what>                                = the leader's Consul session
+<root>/$alias$/$<group>$/<member>                   = expiry
+<root>/$service$/[<dc>/[<node>/]]<service>/<member> = expiry
+<root>/$ipset$/[<dc>/[<node>/]]<set>/<member>       = expiry
+<root>/$binding$/<address>                          = registry.records.Binding
+<root>/$meta$                                       = registry.records.Meta, the sentinel
+<root>/$lock$/<what>                                = the leader's Consul session
 """
 
 from dataclasses import dataclass

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from agent.services import FORGET_AFTER, Found, Protected, find_in_consul, find_in_files
 from radius_bridge.policy.services import Service, parse_ports
+from radius_bridge.registry.consul import AgentService
 
 SSH = Service("ssh_tcp_22", (parse_ports("22"),), "consul")
 NOW = 1_800_000_000.0
@@ -13,10 +14,28 @@ NOW = 1_800_000_000.0
 def test_tagged_consul_services_are_protected_and_others_are_not() -> None:
     found = find_in_consul(
         {
-            "ssh": {"Port": 22, "Tags": ["befw"]},
-            "web": {"Port": 80, "Tags": ["prod"]},
-            "dns": {"Port": 53, "Tags": ["befw", "udp", "53/tcp"]},
-            "game": {"Port": 0, "Tags": ["befw", "8080:8090/udp", "22"]},
+            "ssh": AgentService("", "", ("befw",), 22),
+            "web": AgentService("", "", ("prod",), 80),
+            "dns": AgentService(
+                "",
+                "",
+                (
+                    "befw",
+                    "udp",
+                    "53/tcp",
+                ),
+                53,
+            ),
+            "game": AgentService(
+                "",
+                "",
+                (
+                    "befw",
+                    "8080:8090/udp",
+                    "22",
+                ),
+                0,
+            ),
         }
     )
     assert {service.name: [str(port) for port in service.ports] for service in found.services} == {
@@ -28,7 +47,7 @@ def test_tagged_consul_services_are_protected_and_others_are_not() -> None:
 
 
 def test_a_tagged_service_without_a_port_is_a_problem_that_names_it() -> None:
-    found = find_in_consul({"odd": {"Port": 0, "Tags": ["befw"]}, "ssh": {"Port": 22, "Tags": ["befw"]}})
+    found = find_in_consul({"odd": AgentService("", "", ("befw",), 0), "ssh": AgentService("", "", ("befw",), 22)})
     assert [service.name for service in found.services] == ["ssh_tcp_22"]
     assert "odd" in found.problems[0]
 
@@ -50,9 +69,7 @@ def test_a_broken_file_is_named_and_the_others_are_read(tmp_path: Path) -> None:
     (tmp_path / "d.json").write_text("[" * 100_000)
     found = find_in_files(tmp_path)
     assert [service.name for service in found.services] == ["c_tcp_3"]
-    assert [problem.split(":")[0] for problem in found.problems] == [
-        str(tmp_path / f"{n}.json") for n in "abd"
-    ]
+    assert [problem.split(":")[0] for problem in found.problems] == [str(tmp_path / f"{n}.json") for n in "abd"]
 
 
 def test_a_directory_that_does_not_exist_has_no_services(tmp_path: Path) -> None:

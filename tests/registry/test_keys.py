@@ -34,13 +34,9 @@ def test_a_group_members_key_reads_back_and_stays_in_its_group(member: Member, n
 
 def test_the_keys_are_those_of_befw() -> None:
     ten = parse_member("10.0.0.0/8")
-    assert (
-        KEYS.grant(Scope("dc1", "web1"), "ssh_tcp_22", ten) == "befw/$service$/dc1/web1/ssh_tcp_22/10.0.0.0/8"
-    )
+    assert KEYS.grant(Scope("dc1", "web1"), "ssh_tcp_22", ten) == "befw/$service$/dc1/web1/ssh_tcp_22/10.0.0.0/8"
     assert KEYS.set_member(Scope(), "rules_deny", ten) == "befw/$ipset$/rules_deny/10.0.0.0/8"
-    assert (
-        KEYS.group_member(GroupRef("staff"), user_group("al/ice")) == "befw/$alias$/$staff$/$user.al%2Fice$"
-    )
+    assert KEYS.group_member(GroupRef("staff"), user_group("al/ice")) == "befw/$alias$/$staff$/$user.al%2Fice$"
 
 
 @pytest.mark.parametrize(

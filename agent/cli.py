@@ -1,0 +1,151 @@
+"""`radius-bridge-agent`: the commands of a protected host."""
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from agent import control
+from agent.dataplane.ipset import DataplaneError, IpsetDataplane
+from agent.run import run as run_agent
+from agent.settings import AgentSettings
+from radius_bridge import configfile
+from radius_bridge.policy.expiry import format_duration
+from radius_bridge.process import configure_logging
+
+app = typer.Typer(
+    help="Lets into this host's services whom Consul's groups and grants name, and nobody else.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+
+OK, FAILED, USAGE, NOT_RUNNING = 0, 1, 2, 3
+"""Exit codes: done; not done; the command or a file is wrong; no agent is running."""
+
+DEFAULT_CONFIG = Path("/etc/radius-bridge-agent/agent.toml")
+
+ConfigOption = Annotated[
+    Path, typer.Option("--config", "-c", metavar="FILE", help="The agent's configuration.")
+]
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+def _settings(path: Path) -> AgentSettings:
+    try:
+        return configfile.read(path, AgentSettings)
+    except configfile.ConfigError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(USAGE) from None
+
+
+@app.command()
+def run(
+    config: ConfigOption = DEFAULT_CONFIG,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every detail.")] = False,
+) -> None:
+    """Enforce until stopped (SIGTERM, Ctrl-C). Stopping leaves the rules in place; SIGHUP looks for services anew."""
+    settings = _settings(config)
+    configure_logging(verbose=verbose)
+    try:
+        asyncio.run(run_agent(settings))
+    except (DataplaneError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(FAILED) from None
+
+
+@app.command("check-config")
+def check_config(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Read the configuration and say what is wrong with it."""
+    _settings(config)
+    typer.echo(f"{config}: good")
+
+
+@app.command()
+def status(
+    config: ConfigOption = DEFAULT_CONFIG,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Show what this host enforces and how fresh that is.
+
+    Exit code 0: enforcing, nothing wrong; 1: something is wrong; 3: no agent is running (rules that are there stay).
+    """
+    try:
+        answer = asyncio.run(control.ask(_settings(config).control_socket, "status"))
+    except control.NotRunning as error:
+        typer.echo(f"error: {error}; rules that it programmed stay in the kernel", err=True)
+        raise typer.Exit(NOT_RUNNING) from None
+    good = bool(answer["enforcing"]) and not answer["errors"]
+    if as_json:
+        typer.echo(json.dumps(answer))
+    else:
+        _print_status(answer)
+    raise typer.Exit(OK if good else FAILED)
+
+
+@app.command()
+def uninstall(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Remove our rules and sets from this host, and nothing else. The protected ports are open to all afterwards."""
+    settings = _settings(config)
+
+    async def remove() -> None:
+        with IpsetDataplane(settings.state_dir / "lock") as dataplane:
+            await dataplane.uninstall()
+
+    try:
+        asyncio.run(remove())
+    except (DataplaneError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(FAILED) from None
+    typer.echo("removed: this host's services are no longer protected by radius-bridge")
+
+
+def _print_status(answer: dict[str, Any]) -> None:
+    console = Console(width=None if sys.stdout.isatty() else 400)
+    now = time.time()
+
+    def ago(at: float | None) -> str:
+        return f"{format_duration(now - at)} ago" if at else "never"
+
+    state = "[green]enforcing[/]" if answer["enforcing"] else "[red]not enforcing[/]"
+    console.print(
+        f"{escape(answer['datacenter'])}/{escape(answer['node'])}: {state}, kernel checked {ago(answer['applied'])}"
+    )
+    if answer["waiting_for"]:
+        console.print(f"waiting for the first read of: {', '.join(answer['waiting_for'])}")
+    if answer["last_change"]:
+        change = answer["last_change"]
+        took = (change["programmed"] - change["woken"]) * 1000
+        console.print(
+            f"last change {ago(change['programmed'])}, in the kernel {took:.1f} ms after it was heard"
+        )
+    freshness = (f"{source} {age:.0f}s" for source, age in answer["contact_age_s"].items())
+    console.print(f"heard from Consul: {', '.join(freshness) or 'nothing yet'} ago")
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("SERVICE", "PORTS", "MEMBERS", "NEXT EXPIRY", "FROM"):
+        table.add_column(column, overflow="fold")
+    for service in answer["services"]:
+        soonest = service["soonest_expiry"]
+        left = format_duration(soonest - now) if soonest else "-"
+        ports = " ".join(service["ports"])
+        table.add_row(service["name"], ports, str(service["members"]), left, escape(service["origin"]))
+    for name, override in answer["overrides"].items():
+        if override["members"]:
+            table.add_row(name, "all", str(override["members"]), "-", "override")
+    console.print(table)
+    for source, error in answer["errors"].items():
+        console.print(f"[red]error[/] {escape(source)}: {escape(error)}")
+    for problem in answer["problems"]:
+        console.print(f"[yellow]ignored[/] {escape(problem)}")
+    for name, at in answer["absent_services"].items():
+        console.print(f"[yellow]absent[/] {escape(name)}: last listed {ago(at)}, its rules stay for a day")

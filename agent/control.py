@@ -1,0 +1,79 @@
+"""The agent's control socket: how `status` asks a running agent. One JSON question, one JSON answer, root only."""
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+TIMEOUT = 5.0
+"""Seconds that either side waits for the other."""
+
+_MAX_QUESTION = 4096
+
+
+class NotRunning(Exception):
+    """Nobody answers at the control socket."""
+
+
+@asynccontextmanager
+async def serve(path: Path, answers: dict[str, Callable[[], dict[str, Any]]]) -> AsyncIterator[None]:
+    """Answers questions at `path` (mode 0600) as long as the context is open. Raises OSError if it cannot listen."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(TIMEOUT):
+                question = (await reader.readuntil(b"\n")).decode().strip()
+                known = answers.get(question)
+                reply = (
+                    known()
+                    if known
+                    else {"error": f"unknown question {question!r}", "known": sorted(answers)}
+                )
+                writer.write(json.dumps(reply).encode() + b"\n")
+                await writer.drain()
+        except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # whoever asked is gone or talks nonsense: nothing that the agent could do about it
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        listener.bind(str(path))
+    finally:
+        os.umask(mask)
+    server = await asyncio.start_unix_server(answer, sock=listener, limit=_MAX_QUESTION)
+    try:
+        yield
+    finally:
+        server.close()
+        await server.wait_closed()
+        path.unlink(missing_ok=True)
+
+
+async def ask(path: Path, question: str) -> dict[str, Any]:
+    """The running agent's answer. Raises NotRunning if there is none."""
+    try:
+        async with asyncio.timeout(TIMEOUT):
+            reader, writer = await asyncio.open_unix_connection(str(path), limit=1 << 26)
+            try:
+                writer.write(question.encode() + b"\n")
+                answer = json.loads(await reader.readuntil(b"\n"))
+            finally:
+                writer.close()
+                await writer.wait_closed()
+    except PermissionError:
+        raise NotRunning(f"{path}: only root may ask the agent") from None
+    except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
+        raise NotRunning(f"no agent answers at {path} ({error or type(error).__name__})") from None
+    if not isinstance(answer, dict):
+        raise NotRunning(f"{path}: that is no agent")
+    return answer

@@ -1,0 +1,212 @@
+"""Members into ipset sets, thousands in one netlink message (linux/netfilter/ipset/ip_set.h, protocol 6).
+
+pyroute2 sends one entry per message, about 5,000 a second; nested in one IPSET_ATTR_ADT, several 100,000.
+Neither adding what is there nor deleting what is not is an error, so every message can be repeated.
+"""
+
+import asyncio
+import errno
+import os
+import socket
+import struct
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import NamedTuple
+
+from agent.dataplane.errors import DataplaneError
+from agent.dataplane.plan import Kind
+from radius_bridge.policy.members import Prefix
+
+Entry = tuple[Prefix, int]
+"""An address or network, and its timeout in seconds (0: permanent; without meaning when deleting)."""
+
+
+class Operation(IntEnum):
+    """What to do with entries (enum ipset_cmd)."""
+
+    ADD = 9
+    DELETE = 10
+
+
+class Refusal(NamedTuple):
+    """An entry that the kernel does not take."""
+
+    prefix: Prefix
+    reason: str
+
+
+class Answer(NamedTuple):
+    """The kernel's answer to a message."""
+
+    code: int
+    """0, an errno, or an ipset error (4096 and more)."""
+    line: int
+    """The entry that failed, counted from 1; 0 if the message as a whole did."""
+
+
+_NETLINK_NETFILTER = 12
+_NLMSG_ERROR = 2
+_REQUEST_ACK = 1 | 4  # without NLM_F_EXCL: repeating is silent
+_SUBSYSTEM_IPSET = 6 << 8
+_NESTED = 0x8000
+_NET_ORDER = 0x4000
+# Attributes of a command, and of an entry.
+_PROTOCOL, _SETNAME, _DATA, _ADT = 1, 2, 7, 8
+_IP, _CIDR, _TIMEOUT, _LINENO = 1, 3, 6, 9
+
+_HEADER = struct.Struct("=IHHII")  # nlmsghdr
+_FAMILY = struct.Struct("=BBH")  # nfgenmsg
+_ATTRIBUTE = struct.Struct("=HH")  # nlattr
+_ERROR = struct.Struct("=i")
+_NUMBER = struct.Struct("=I")
+_LONGEST_ATTRIBUTE = 0xFFFF
+_BUFFER = 1 << 17  # an error echoes the whole message
+
+_REASONS = {
+    4097: "protocol error",
+    4104: "prefix length refused",
+    4107: "the set was created without timeouts",
+    4109: "not an IPv4 address",
+    4110: "not an IPv6 address",
+    4352: "the set is full (maxelem)",
+    4353: "a hash set cannot hold this address",
+}
+_ENTRY_FAULTS = frozenset({4104, 4109, 4110, 4353})
+
+
+def reason(code: int) -> str:
+    """What an error code of ipset means."""
+    return _REASONS.get(code) or f"{errno.errorcode.get(code, str(code))}: {os.strerror(code)}"
+
+
+class _Layout:
+    """The bytes of one entry in a set of `kind`: its address, prefix length, timeout and line."""
+
+    def __init__(self, kind: Kind) -> None:
+        self.octets = 4 if kind.version == 4 else 16
+        self.is_net = not kind.hosts
+        self._tail = struct.Struct("=HHB3xHHIHHI" if self.is_net else "=HHIHHI")
+        self.length = 3 * _ATTRIBUTE.size + self.octets + self._tail.size
+        self._head = (
+            _ATTRIBUTE.pack(self.length, _DATA | _NESTED)
+            + _ATTRIBUTE.pack(8 + self.octets, _IP | _NESTED)
+            + _ATTRIBUTE.pack(4 + self.octets, (1 if kind.version == 4 else 2) | _NET_ORDER)
+        )
+
+    def pack(self, entry: Entry, line: int) -> bytes:
+        prefix, timeout = entry
+        address = prefix.number.to_bytes(self.octets)
+        numbers = (8, _TIMEOUT | _NET_ORDER, socket.htonl(timeout), 8, _LINENO, line)
+        if self.is_net:
+            return self._head + address + self._tail.pack(5, _CIDR, prefix.length, *numbers)
+        return self._head + address + self._tail.pack(*numbers)
+
+
+_LAYOUTS = {(version, hosts): _Layout(Kind(version, hosts)) for version in (4, 6) for hosts in (True, False)}
+
+
+def capacity(kind: Kind) -> int:
+    """How many entries of `kind` fit in one message: the length of an attribute has 16 bits."""
+    return (_LONGEST_ATTRIBUTE - _ATTRIBUTE.size) // _LAYOUTS[kind].length
+
+
+def _command(set_name: str) -> bytes:
+    """The attributes of a command before its entries; the last is the line, which an error sets."""
+    name = set_name.encode() + b"\0"
+    return b"".join(
+        (
+            _ATTRIBUTE.pack(5, _PROTOCOL) + b"\6\0\0\0",
+            _ATTRIBUTE.pack(4 + len(name), _SETNAME) + name + b"\0" * (-len(name) % 4),
+            _ATTRIBUTE.pack(8, _LINENO) + _NUMBER.pack(0),
+        )
+    )
+
+
+def encode(operation: Operation, set_name: str, kind: Kind, entries: Sequence[Entry], sequence: int) -> bytes:
+    """One message for at most `capacity(kind)` entries, all of them of `kind`."""
+    pack = _LAYOUTS[kind].pack
+    packed = b"".join([pack(entry, line) for line, entry in enumerate(entries, 1)])
+    command = _command(set_name) + _ATTRIBUTE.pack(_ATTRIBUTE.size + len(packed), _ADT | _NESTED)
+    length = _HEADER.size + _FAMILY.size + len(command) + len(packed)
+    family = socket.AF_INET if kind.version == 4 else socket.AF_INET6
+    return b"".join(
+        (
+            _HEADER.pack(length, _SUBSYSTEM_IPSET | operation, _REQUEST_ACK, sequence, 0),
+            _FAMILY.pack(family, 0, 0),
+            command,
+            packed,
+        )
+    )
+
+
+def decode(answer: bytes, set_name: str, sequence: int) -> Answer | None:
+    """Reads the answer to the message with `sequence`; None if it answers another one.
+
+    Raises DataplaneError for what is no answer at all.
+    """
+    if len(answer) < _HEADER.size + _ERROR.size:
+        raise DataplaneError(f"ipset {set_name}: the kernel's answer has only {len(answer)} octets")
+    _, kind, _, answered, _ = _HEADER.unpack_from(answer)
+    if answered != sequence or kind != _NLMSG_ERROR:
+        return None
+    (negative,) = _ERROR.unpack_from(answer, _HEADER.size)
+    # The error echoes the message; the kernel has set the line in its copy.
+    line_at = 2 * _HEADER.size + _ERROR.size + _FAMILY.size + len(_command(set_name)) - _NUMBER.size
+    line = 0
+    if negative and len(answer) >= line_at + _NUMBER.size:
+        (line,) = _NUMBER.unpack_from(answer, line_at)
+    return Answer(-negative, line)
+
+
+class MemberSocket:
+    """A netlink socket that fills sets. It belongs to the network namespace in which it was made."""
+
+    def __init__(self, timeout: float = 5.0) -> None:
+        """`timeout` (seconds) bounds the wait for an answer. Raises DataplaneError without CAP_NET_ADMIN."""
+        try:
+            self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETLINK_NETFILTER)
+            self._socket.bind((0, 0))
+        except OSError as error:
+            raise DataplaneError(f"netlink socket for ipset: {error}; the agent needs CAP_NET_ADMIN") from error
+        self._socket.settimeout(timeout)
+        self._sequence = 0
+
+    def close(self) -> None:
+        """Closes the socket."""
+        self._socket.close()
+
+    async def write(self, operation: Operation, set_name: str, kind: Kind, entries: Sequence[Entry]) -> list[Refusal]:
+        """Adds or deletes `entries`, all of `kind`; gives those the kernel cannot hold, the others are done.
+
+        Raises DataplaneError if the set itself refuses: it is missing, full or of another type.
+        """
+        refused: list[Refusal] = []
+        step = capacity(kind)
+        start = 0
+        while start < len(entries):
+            chunk = entries[start : start + step]
+            # The kernel works while it is being sent to: the answer is there when send returns, so this does
+            # not wait; a message takes a few milliseconds, and between messages others have their turn.
+            code, line = self._exchange(operation, set_name, kind, chunk)
+            if code == 0:
+                start += len(chunk)
+            elif line and code in _ENTRY_FAULTS:
+                refused.append(Refusal(chunk[line - 1][0], reason(code)))
+                start += line
+            else:
+                entry = f", entry {chunk[line - 1][0]}" if line else ""
+                raise DataplaneError(f"ipset {operation.name.lower()} {set_name}{entry}: {reason(code)}")
+            if start < len(entries):
+                await asyncio.sleep(0)
+        return refused
+
+    def _exchange(self, operation: Operation, set_name: str, kind: Kind, entries: Sequence[Entry]) -> Answer:
+        self._sequence = self._sequence % 0xFFFFFFFF + 1
+        try:
+            self._socket.send(encode(operation, set_name, kind, entries, self._sequence))
+            while True:
+                answer = decode(self._socket.recv(_BUFFER), set_name, self._sequence)
+                if answer is not None:
+                    return answer
+        except OSError as error:
+            raise DataplaneError(f"ipset {operation.name.lower()} {set_name}: netlink: {error}") from error

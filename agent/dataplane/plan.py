@@ -1,0 +1,170 @@
+"""From what policy asks to what the kernel's sets hold: names, kinds, timeouts, differences. Pure.
+
+Each service and each override has four sets, one per kind: IPv4 and IPv6, hosts (hash:ip) and networks
+(hash:net).
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from agent.desired import DENY
+from radius_bridge.policy.expiry import is_over, latest
+from radius_bridge.policy.members import Prefix
+
+LONGEST_TIMEOUT = 2_147_483
+"""The longest timeout of an ipset entry, in seconds (24.8 days)."""
+
+PREFIX = "rb"
+"""Every set of ours is named `rb<4|6><h|n>.<service>`; nothing else on the host is touched."""
+
+TEMPORARY = "~"
+"""Ends the name of a set that is being built aside."""
+
+_OURS = re.compile(rf"{PREFIX}[46][hn]\..+")
+_NAME_ROOM = 25  # IPSET_MAXNAMELEN 32, less NUL, "rb4h." and the temporary's suffix
+_PLAIN_NAME = re.compile(rf"[a-z0-9._-]{{1,{_NAME_ROOM}}}")
+_SAME_SECOND = 1.0
+_LEAST_ROOM = 65_536
+
+
+class Kind(NamedTuple):
+    """What a set can hold."""
+
+    version: int
+    """4 or 6."""
+    hosts: bool
+    """True: single addresses (hash:ip); False: networks (hash:net)."""
+
+    @property
+    def type_name(self) -> str:
+        """The set type as ipset calls it."""
+        return "hash:ip" if self.hosts else "hash:net"
+
+
+KINDS = (Kind(4, True), Kind(4, False), Kind(6, True), Kind(6, False))
+
+
+def kind_of(prefix: Prefix) -> Kind:
+    """The kind of set that holds `prefix`."""
+    return Kind(prefix.version, prefix.is_host)
+
+
+def set_name(kind: Kind, name: str) -> str:
+    """The kernel's name for the set of `kind` of a service or override: at most 30 characters.
+
+    A name that is too long or has unusual characters ends in a hash after `@`, which no plain name has: two
+    services never share a set.
+    """
+    if not _PLAIN_NAME.fullmatch(name):
+        head = re.sub(r"[^a-z0-9._-]", "-", name.lower())[:8]
+        name = f"{head}@{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
+    return f"{PREFIX}{kind.version}{'h' if kind.hosts else 'n'}.{name}"
+
+
+def is_ours(kernel_name: str) -> bool:
+    """True for the name of a set that this agent made."""
+    return _OURS.fullmatch(kernel_name) is not None
+
+
+def kernel_entries(members: Mapping[Prefix, float]) -> Mapping[Prefix, float]:
+    """The entries that stand for `members`: hash:net holds no /0, so it becomes its two halves."""
+    everything = [prefix for prefix in (Prefix(4, 0, 0), Prefix(6, 0, 0)) if prefix in members]
+    if not everything:
+        return members
+    entries = dict(members)
+    for whole in everything:
+        end = entries.pop(whole)
+        top = 1 << (31 if whole.version == 4 else 127)
+        for half in (Prefix(whole.version, 0, 1), Prefix(whole.version, top, 1)):
+            entries[half] = latest(entries[half], end) if half in entries else end
+    return entries
+
+
+class Timeout(NamedTuple):
+    """How an end is told to the kernel."""
+
+    seconds: int
+    """The entry's timeout; 0 is permanent."""
+    again: float | None
+    """When it must be programmed again because the kernel cannot hold its end; None: never."""
+
+
+def timeout(name: str, end: float, now: float) -> Timeout:
+    """The kernel timeout of an entry of the service or override `name` that ends at `end` and is not over.
+
+    `end` is in epoch seconds or NEVER. An end too far away for the kernel is cut short for a grant, and
+    renewed in time; for DENY that would open what must stay closed, so there it is permanent until the kernel
+    can hold it.
+    """
+    if end < 0:
+        return Timeout(0, None)
+    left = math.floor(end - now)
+    if left <= LONGEST_TIMEOUT:
+        return Timeout(max(1, left), None)
+    if name == DENY:
+        return Timeout(0, end - LONGEST_TIMEOUT)
+    return Timeout(LONGEST_TIMEOUT, now + LONGEST_TIMEOUT // 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Delta:
+    """What to send to make the kernel's entries the wanted ones."""
+
+    add: Mapping[Prefix, float]
+    """New entries, and those with another end (epoch seconds or NEVER)."""
+    delete: frozenset[Prefix]
+
+    def __len__(self) -> int:
+        return len(self.add) + len(self.delete)
+
+
+def delta(held: Mapping[Prefix, float], wanted: Mapping[Prefix, float], now: float) -> Delta:
+    """The difference between what was programmed and what is wanted.
+
+    What is over at `now` counts as not wanted; ends less than a second apart count as the same, since the
+    kernel counts in seconds.
+    """
+    # One pass in which nearly every entry is the same: 65,000 take some milliseconds, at every login.
+    unlike = [
+        (prefix, end, old)
+        for (prefix, end), old in zip(wanted.items(), map(held.get, wanted), strict=True)
+        if end != old or 0 <= end <= now
+    ]
+    add: dict[Prefix, float] = {}
+    delete: set[Prefix] = set()
+    unknown = 0
+    for prefix, end, old in unlike:
+        unknown += old is None
+        if not is_over(end, now):
+            if old is None or abs(end - old) >= _SAME_SECOND:
+                add[prefix] = end
+        elif old is not None:
+            # Not just forgotten: the last second of an entry is rounded up, so the kernel may still have it.
+            delete.add(prefix)
+    if len(held) + unknown != len(wanted):
+        delete |= held.keys() - wanted.keys()
+    return Delta(add, frozenset(delete))
+
+
+def live(wanted: Mapping[Prefix, float], now: float) -> dict[Prefix, float]:
+    """What of `wanted` is not over at `now`."""
+    return {prefix: end for prefix, end in wanted.items() if not is_over(end, now)}
+
+
+class Size(NamedTuple):
+    """How a set is created."""
+
+    maxelem: int
+    hashsize: int
+
+
+def size(need: int) -> Size:
+    """The size of a set that must hold `need` entries now and may double before it is built anew."""
+    return Size(
+        maxelem=max(_LEAST_ROOM, 1 << (2 * need - 1).bit_length() if need else 0),
+        hashsize=max(64, 1 << (need // 4).bit_length()),
+    )

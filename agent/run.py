@@ -1,0 +1,68 @@
+"""`radius-bridge-agent run`: the process around the enforcer. Stopping it leaves the rules."""
+
+import asyncio
+import random
+
+import structlog
+
+from agent import control
+from agent.dataplane.ipset import IpsetDataplane
+from agent.enforce import Enforcer
+from agent.settings import AgentSettings
+from agent.view import View
+from radius_bridge.process import notify_systemd, run_until, signals
+from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.errors import RegistryError
+from radius_bridge.registry.keys import Keys, Scope
+
+log = structlog.get_logger()
+
+
+async def run(settings: AgentSettings) -> None:
+    """Runs until SIGTERM or SIGINT. Raises OSError or DataplaneError if it cannot begin."""
+    look_again = asyncio.Event()
+    with IpsetDataplane(settings.state_dir / "lock") as dataplane:
+        async with Consul(settings.consul) as consul, signals(look_again.set) as stop:
+            scope = await _where(settings, consul, stop)
+            if scope is None:
+                return
+            keys = Keys(settings.consul.root)
+            view = View(keys, scope, tuple(each.failsafe() for each in settings.failsafe))
+
+            def ready() -> None:
+                log.info("enforcing", node=scope.node, datacenter=scope.dc)
+                notify_systemd("READY=1")
+
+            enforcer = Enforcer(settings, view, consul, dataplane, ready, look_again)
+            async with control.serve(settings.control_socket, {"status": enforcer.status}):
+                await run_until(
+                    stop,
+                    enforcer.watch_prefix(keys.groups),
+                    enforcer.watch_prefix(keys.services),
+                    enforcer.watch_prefix(keys.sets),
+                    enforcer.watch_services(),
+                    enforcer.enforce(),
+                )
+            notify_systemd("STOPPING=1")
+            log.info("stopped; the rules stay, and every member's time runs out in the kernel")
+
+
+async def _where(settings: AgentSettings, consul: Consul, stop: asyncio.Event) -> Scope | None:
+    """This host's place in the scopes of grants, asked of its Consul agent until it answers; None if stopped."""
+    node, dc = settings.node, settings.datacenter
+    attempt = 0
+    while not (node and dc):
+        try:
+            my_node, my_dc = await consul.agent_self()
+        except RegistryError as error:
+            wait = min(30.0, 0.5 * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311 — only a jitter
+            log.warning("waiting for Consul, nothing is changed", error=str(error), retry_s=round(wait, 1))
+            attempt += 1
+            try:
+                async with asyncio.timeout(wait):
+                    await stop.wait()
+                return None
+            except TimeoutError:
+                continue
+        node, dc = node or my_node.lower().split(".")[0], dc or my_dc
+    return Scope(dc, node)

@@ -1,0 +1,22 @@
+# Token of `radius-bridge serve`: who is behind which address. It cannot write a grant or an engineers' group.
+key_prefix "befw/" {
+  policy = "read"
+}
+key_prefix "befw/$alias$/$user." {
+  policy = "write"
+}
+key_prefix "befw/$binding$/" {
+  policy = "write"
+}
+key_prefix "befw/$lock$/" {
+  policy = "write"
+}
+key "befw/$meta$" {
+  policy = "write"
+}
+session_prefix "" {
+  policy = "write"
+}
+agent_prefix "" {
+  policy = "read"
+}

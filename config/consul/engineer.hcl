@@ -1,0 +1,22 @@
+# Token of engineers (`radius-bridge grant`, `group`, …): who may reach what. It cannot write who is behind an address.
+key_prefix "befw/" {
+  policy = "read"
+}
+key_prefix "befw/$alias$/" {
+  policy = "write"
+}
+key_prefix "befw/$alias$/$user." {
+  policy = "read"
+}
+key_prefix "befw/$service$/" {
+  policy = "write"
+}
+key_prefix "befw/$ipset$/" {
+  policy = "write"
+}
+key "befw/$meta$" {
+  policy = "write"
+}
+agent_prefix "" {
+  policy = "read"
+}

@@ -1,0 +1,144 @@
+"""What the engineers' commands share: where Consul is, how errors and tables look, how times are written."""
+
+import asyncio
+import json
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import typer
+from pydantic import SecretStr, ValidationError
+from rich.console import Console
+from rich.table import Table
+
+from radius_bridge.policy.expiry import NEVER, format_duration, is_over, parse_duration
+from radius_bridge.policy.members import Member, parse_who
+from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.errors import RegistryError
+from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.meta import ensure
+from radius_bridge.registry.settings import ConsulSettings
+
+T = TypeVar("T")
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+ForOption = Annotated[
+    str,
+    typer.Option(
+        "--for", metavar="DURATION", help="How long, for example 45m, 8h, 7d; without it, for good."
+    ),
+]
+
+OK, FAILED, USAGE = 0, 1, 2
+"""Exit codes: done; not done (Consul, nothing to do); the command or a file is wrong."""
+
+
+def fail(message: str, code: int = FAILED) -> NoReturn:
+    """Ends the command with an error on stderr."""
+    typer.secho(f"error: {message}", err=True, fg="red" if sys.stderr.isatty() else None)
+    raise typer.Exit(code)
+
+
+def consul_settings() -> ConsulSettings:
+    """Where Consul is, from the variables that Consul's own commands use.
+
+    CONSUL_HTTP_ADDR, CONSUL_HTTP_SSL, CONSUL_CACERT, CONSUL_HTTP_TOKEN or CONSUL_HTTP_TOKEN_FILE, and
+    RADIUS_BRIDGE_ROOT for the root key.
+    """
+    env = os.environ
+    url = env.get("CONSUL_HTTP_ADDR") or "127.0.0.1:8500"
+    if "://" not in url:
+        secure = env.get("CONSUL_HTTP_SSL", "").lower() in {"1", "true"}
+        url = f"{'https' if secure else 'http'}://{url}"
+    values: dict[str, Any] = {"url": url, "root": env.get("RADIUS_BRIDGE_ROOT") or "befw"}
+    if token := env.get("CONSUL_HTTP_TOKEN"):
+        values["token"] = SecretStr(token)
+    elif token_file := env.get("CONSUL_HTTP_TOKEN_FILE"):
+        values["token_file"] = token_file
+    if ca_file := env.get("CONSUL_CACERT"):
+        values["ca_file"] = ca_file
+    try:
+        return ConsulSettings(**values)
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, each['loc']))}: {each['msg']}" for each in error.errors())
+        fail(f"environment (CONSUL_HTTP_ADDR, RADIUS_BRIDGE_ROOT, …): {problems}", USAGE)
+
+
+def with_consul(work: Callable[[Consul, Keys], Awaitable[T]], *, writes: bool = False) -> T:
+    """Runs one command's work with a connection to Consul; what goes wrong there ends the command."""
+    settings = consul_settings()
+
+    async def connected() -> T:
+        async with Consul(settings) as consul:
+            keys = Keys(settings.root)
+            if writes:
+                await ensure(consul, keys)
+            return await work(consul, keys)
+
+    try:
+        return asyncio.run(connected())
+    except RegistryError as error:
+        fail(f"Consul at {settings.url}: {error}")
+    except ValueError as error:
+        fail(str(error), USAGE)
+
+
+def parse_who_argument(text: str) -> Member:
+    """WHO or MEMBER as typed; ends the command when it cannot be meant."""
+    try:
+        return parse_who(text)
+    except ValueError as error:
+        fail(str(error), USAGE)
+
+
+def expiry_after(duration: str) -> float:
+    """The expiry (epoch seconds or NEVER) that `--for` asks for."""
+    if not duration:
+        return NEVER
+    try:
+        return int(time.time()) + parse_duration(duration)
+    except ValueError as error:
+        fail(f"--for: {error}", USAGE)
+
+
+def until(expires: float, now: float) -> str:
+    """An expiry for people: `for good`, or the time and what is left."""
+    if expires < 0:
+        return "for good"
+    if is_over(expires, now):
+        return "over"
+    return f"{moment(expires)} ({format_duration(expires - now)} left)"
+
+
+def moment(epoch: float) -> str:
+    """A point in time for people: local time."""
+    return datetime.fromtimestamp(epoch, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+
+
+def print_json(value: Any) -> None:
+    """JSON for programs."""
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_table(columns: list[str], rows: list[list[str]], empty: str) -> None:
+    """A table for people, or the sentence `empty`; plain lines of full width when piped."""
+    if not rows:
+        typer.echo(empty)
+        return
+    console = Console(width=None if sys.stdout.isatty() else 400)
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")
+    for row in rows:
+        table.add_row(*(_plain(cell) for cell in row))
+    console.print(table)
+
+
+def _plain(cell: str) -> str:
+    """A cell that neither markup nor control characters can change."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in cell).replace(
+        "[", "\\["
+    )

@@ -1,0 +1,137 @@
+"""`grant`, `revoke`, `grants`: who may reach which service, and until when."""
+
+import re
+import time
+from typing import Annotated, Any
+
+import typer
+
+from radius_bridge.cli.common import (
+    USAGE,
+    ForOption,
+    JsonOption,
+    expiry_after,
+    fail,
+    parse_who_argument,
+    print_json,
+    print_table,
+    until,
+    with_consul,
+)
+from radius_bridge.policy.expiry import NEVER, format_expiry
+from radius_bridge.policy.members import describe
+from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.keys import GrantKey, Keys, Scope
+from radius_bridge.registry.kv import Op
+from radius_bridge.registry.reading import read_grants
+
+WhoArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="WHO", help="A user name, `group:NAME`, an address or a network.", show_default=False
+    ),
+]
+ServiceArgument = Annotated[
+    str, typer.Argument(metavar="SERVICE", help="For example `ssh_tcp_22`: name, protocol, first port.")
+]
+NodeOption = Annotated[str, typer.Option("--on", metavar="NODE", help="Only on this node.")]
+DcOption = Annotated[
+    str,
+    typer.Option(
+        "--dc", metavar="DC", help="Only in this datacenter; with --on, the node's (else Consul's own)."
+    ),
+]
+
+
+def grant(
+    who: WhoArgument,
+    service: ServiceArgument,
+    duration: ForOption = "",
+    node: NodeOption = "",
+    dc: DcOption = "",
+) -> None:
+    """Let WHO reach SERVICE: everywhere, in one datacenter (--dc) or on one node (--on).
+
+    `radius-bridge grant alice ssh_tcp_22 --for 8h`
+    """
+    member, name, expires = parse_who_argument(who), _service(service), expiry_after(duration)
+
+    async def work(consul: Consul, keys: Keys) -> Scope:
+        scope = await _scope(consul, dc, node)
+        await consul.transact([Op.set(keys.grant(scope, name, member), format_expiry(expires))])
+        return scope
+
+    scope = with_consul(work, writes=True)
+    typer.echo(f"{describe(member)} may reach {name} ({scope}), {_end(expires)}")
+
+
+def revoke(who: WhoArgument, service: ServiceArgument, node: NodeOption = "", dc: DcOption = "") -> None:
+    """Take back what `grant` gave, in exactly that scope."""
+    member, name = parse_who_argument(who), _service(service)
+
+    async def work(consul: Consul, keys: Keys) -> tuple[Scope, bool]:
+        scope = await _scope(consul, dc, node)
+        key = keys.grant(scope, name, member)
+        known = await consul.get(key) is not None
+        await consul.transact([Op.delete(key)])
+        return scope, known
+
+    scope, known = with_consul(work, writes=True)
+    if not known:
+        fail(f"{describe(member)} has no grant of {name} ({scope}); `radius-bridge grants {name}` lists them")
+    typer.echo(f"{describe(member)} may no longer reach {name} ({scope})")
+
+
+def list_grants(
+    service: Annotated[str, typer.Argument(metavar="[SERVICE]", help="Only grants of this service.")] = "",
+    as_json: JsonOption = False,
+) -> None:
+    """List who may reach what, where, and until when."""
+    name = _service(service) if service else ""
+
+    async def work(consul: Consul, keys: Keys) -> tuple[list[tuple[GrantKey, float]], list[str]]:
+        reading = read_grants(keys, (await consul.read(keys.services)).entries)
+        return sorted(
+            reading.data.items(), key=lambda item: (item[0].service, str(item[0]))
+        ), reading.problems
+
+    found, problems = with_consul(work)
+    found = [(grant, expires) for grant, expires in found if name in {"", grant.service}]
+    for problem in problems:
+        typer.echo(f"warning: {problem}", err=True)
+    now = time.time()
+    if as_json:
+        print_json([_as_json(grant, expires) for grant, expires in found])
+        return
+    rows = [[describe(g.member), g.service, str(g.scope), until(expires, now)] for g, expires in found]
+    print_table(["WHO", "SERVICE", "WHERE", "UNTIL"], rows, "no grants")
+
+
+def _as_json(grant: GrantKey, expires: float) -> dict[str, Any]:
+    return {
+        "who": describe(grant.member),
+        "service": grant.service,
+        "dc": grant.scope.dc or None,
+        "node": grant.scope.node or None,
+        "expires": None if expires == NEVER else expires,
+    }
+
+
+def _service(text: str) -> str:
+    name = text.lower()
+    if not re.fullmatch(r"[a-z0-9._-]+_(tcp|udp)_\d{1,5}", name):
+        fail(f"{text!r} is no service name: write name_protocol_port, such as ssh_tcp_22", USAGE)
+    return name
+
+
+async def _scope(consul: Consul, dc: str, node: str) -> Scope:
+    for option, value in (("--dc", dc), ("--on", node)):
+        if value and not re.fullmatch(r"[A-Za-z0-9_-]+", value):
+            fail(f"{option}: {value!r}: letters, digits and - _ only (a node: up to its first dot)", USAGE)
+    if node and not dc:
+        _, dc = await consul.agent_self()
+    return Scope(dc, node.lower())
+
+
+def _end(expires: float) -> str:
+    return until(expires, time.time()) if expires == NEVER else f"until {until(expires, time.time())}"

@@ -1,0 +1,134 @@
+"""`radius-bridge serve`: the bridge's process, and `check-config`."""
+
+import asyncio
+import random
+from pathlib import Path
+from typing import Annotated
+
+import structlog
+import typer
+import uvloop
+from prometheus_client import start_http_server
+
+from radius_bridge import configfile, metrics
+from radius_bridge.cli.common import FAILED, USAGE, fail
+from radius_bridge.process import configure_logging, notify_systemd, run_until, signals
+from radius_bridge.radius.server import Listener
+from radius_bridge.registry import meta
+from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.errors import RegistryError
+from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.lanes import Lanes
+from radius_bridge.registry.leader import Leader
+from radius_bridge.registry.sweeper import Sweeper
+from radius_bridge.settings import Settings
+
+log = structlog.get_logger()
+
+DEFAULT_CONFIG = Path("/etc/radius-bridge/radius-bridge.toml")
+
+DRAIN = 5.0
+"""Seconds that SIGTERM leaves for what is in flight."""
+
+ConfigOption = Annotated[
+    Path, typer.Option("--config", "-c", metavar="FILE", help="The bridge's configuration.")
+]
+
+
+def check_config(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Read the configuration and say what is wrong with it, or how it is understood."""
+    settings = _settings(config)
+    typer.echo(f"{config}: good")
+    for client in settings.client:
+        typer.echo(
+            f"  client {client.name}: {client.address} may bind {', '.join(map(str, client.networks))}"
+        )
+
+
+def serve(
+    config: ConfigOption = DEFAULT_CONFIG,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every detail.")] = False,
+) -> None:
+    """Receive RADIUS accounting and record who is behind which address in Consul.
+
+    SIGTERM finishes what is in flight, SIGHUP reads the clients anew.
+    """
+    settings = _settings(config)
+    configure_logging(verbose=verbose)
+    try:
+        uvloop.run(_serve(config, settings))
+    except OSError as error:
+        fail(str(error), FAILED)
+
+
+def _settings(path: Path) -> Settings:
+    try:
+        return configfile.read(path, Settings)
+    except configfile.ConfigError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(USAGE) from None
+
+
+async def _serve(path: Path, settings: Settings) -> None:
+    keys = Keys(settings.consul.root)
+    async with Consul(settings.consul) as consul, Lanes(consul, keys) as lanes:
+        listener = Listener(settings.radius.listen, settings.clients(), settings.rules(), lanes.submit)
+
+        def reload() -> None:
+            try:
+                fresh = configfile.read(path, Settings)
+                listener.reload(fresh.clients(), fresh.rules())
+            except (configfile.ConfigError, ValueError) as error:
+                log.error("configuration not taken, the old one stays", error=str(error))
+                return
+            if (fresh.consul, fresh.radius.listen, fresh.metrics) != (
+                settings.consul,
+                settings.radius.listen,
+                settings.metrics,
+            ):
+                log.warning(
+                    "only clients, default_lease and never_bind are read anew; the rest needs a restart"
+                )
+            log.info("configuration taken", clients=len(fresh.client))
+
+        async with signals(reload) as stop:
+            if not await _load(consul, keys, lanes, stop):
+                return
+            sweeper = Sweeper(consul, keys)
+            if settings.metrics is not None:
+                metrics.export("lanes", lanes.counters)
+                metrics.export("sweeper", sweeper.counters)
+                host, port = settings.metrics.listen
+                start_http_server(port, host)
+            listener.start()
+            log.info("listening", addresses=[f"{host}:{port}" for host, port in listener.addresses])
+            notify_systemd("READY=1")
+            await run_until(stop, Leader(consul, keys.lock("sweeper")).run(sweeper.work))
+            notify_systemd("STOPPING=1")
+            listener.close()
+            left = await listener.drain(DRAIN)
+            log.info("stopped", unanswered=left)
+
+
+async def _load(consul: Consul, keys: Keys, lanes: Lanes, stop: asyncio.Event) -> bool:
+    """Waits until Consul can be read and written; False if stopped meanwhile.
+
+    Until then the port is not open: a NAS with a second server turns to that one at once.
+    """
+    attempt = 0
+    while not stop.is_set():
+        try:
+            await meta.ensure(consul, keys)
+            await lanes.load()
+        except RegistryError as error:
+            wait = min(10.0, 0.25 * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311 — only a jitter
+            attempt += 1
+            log.warning("waiting for Consul", error=str(error), retry_s=round(wait, 1))
+            try:
+                async with asyncio.timeout(wait):
+                    await stop.wait()
+            except TimeoutError:
+                continue
+        else:
+            return True
+    return False

@@ -1,0 +1,240 @@
+"""What an Accounting-Request says: an event about who is behind which address, or why it is none. Pure."""
+
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import NamedTuple
+from urllib.parse import quote
+
+from radius_bridge.identity.events import Event, Kind
+from radius_bridge.identity.names import NameRefused, realm_of, user_name
+from radius_bridge.policy.members import Prefix, parse_prefix
+from radius_bridge.radius.clients import Client, Networks
+from radius_bridge.radius.dictionary import Value, standard
+from radius_bridge.radius.packet import Attribute
+
+OLDEST = 7 * 86400.0
+"""How old (seconds) an Event-Timestamp may be: a proxy may keep packets over a long weekend; NAS clocks that
+never were set are decades off. Outside the window the arrival counts."""
+
+NEWEST = 300.0
+"""How far (seconds) an Event-Timestamp may be ahead: clocks that are kept at all are within minutes."""
+
+LONGEST = 366 * 86400.0
+"""A Session-Timeout or Acct-Session-Time (seconds) beyond this is none: some NASes say 2³²−1."""
+
+LONGEST_ID = 128
+"""A NAS's or a session's name with more characters is cut and told apart by a hash."""
+
+
+class NotBound(StrEnum):
+    """Why a genuine packet changes nothing; it is acknowledged all the same."""
+
+    ON_OFF = "on-off"
+    UNKNOWN_STATUS = "unknown-status"
+    NO_SESSION_ID = "no-session-id"
+    BAD_NAME = "bad-name"
+    REALM = "realm"
+    NO_ADDRESS = "no-address"
+    ADDRESS_NOT_ALLOWED = "address-not-allowed"
+
+
+class Outcome(NamedTuple):
+    """What a packet comes to: an event, or a reason why there is none."""
+
+    event: Event | None
+    not_bound: NotBound | None = None
+    refused: tuple[Prefix, ...] = ()
+    """Addresses that the packet names and the client may not bind."""
+    ignored: int = 0
+    """Attributes left out because their value cannot be of their type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """What holds for all clients."""
+
+    default_lease: int
+    """Seconds that a binding lasts if neither the packet nor the client says."""
+    never_bind: Networks
+
+
+_attributes = standard()
+_decode = {attribute.number: attribute.decode for attribute in _attributes}
+_USER_NAME = _attributes["User-Name"].number
+_NAS_IP_ADDRESS = _attributes["NAS-IP-Address"].number
+_NAS_IPV6_ADDRESS = _attributes["NAS-IPv6-Address"].number
+_NAS_IDENTIFIER = _attributes["NAS-Identifier"].number
+_FRAMED = (_attributes["Framed-IP-Address"].number, _attributes["Framed-IPv6-Address"].number)
+_SESSION_TIMEOUT = _attributes["Session-Timeout"].number
+_CALLING_STATION_ID = _attributes["Calling-Station-Id"].number
+_STATUS_TYPE = _attributes["Acct-Status-Type"].number
+_DELAY_TIME = _attributes["Acct-Delay-Time"].number
+_SESSION_ID = _attributes["Acct-Session-Id"].number
+_SESSION_TIME = _attributes["Acct-Session-Time"].number
+_EVENT_TIMESTAMP = _attributes["Event-Timestamp"].number
+
+_status = _attributes["Acct-Status-Type"].values
+_KINDS = {
+    _status["Start"]: Kind.START,
+    _status["Interim-Update"]: Kind.INTERIM,
+    _status["Stop"]: Kind.STOP,
+}
+_ON_OFF = {_status["Accounting-On"], _status["Accounting-Off"]}
+
+_NO_ADDRESSES = {parse_prefix(text) for text in ("0.0.0.0", "255.255.255.254", "255.255.255.255", "::")}  # noqa: S104
+"""RFC 2865 §5.8: the user or the NAS shall choose. None of these is an address that anybody has."""
+
+_NOBODYS = Networks(
+    parse_prefix(text)
+    for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "::1", "fe80::/10", "ff00::/8")
+)
+"""This host, loopback, link-local, multicast: no sender can be told by these on another host."""
+
+_MAPPED = 0xFFFF << 32
+
+_PLAIN = re.compile(rb"[A-Za-z0-9._:@+ -]{1,%d}" % LONGEST_ID)
+
+
+def interpret(attributes: Iterable[Attribute], client: Client, rules: Rules, arrival: float) -> Outcome:
+    """Reads the attributes of an Accounting-Request of `client` that arrived at `arrival` (epoch seconds).
+
+    Of an attribute that may appear once, the first counts. A Stop is judged less strictly than what grants:
+    its user (empty if unusable) and realm do not matter, and if its addresses are missing or not allowed, it
+    is an event without addresses. It never names an address outside the client's networks.
+    """
+    first: dict[int, bytes] = {}
+    framed: list[tuple[int, bytes]] = []
+    for attribute in attributes:
+        number = attribute[0]
+        if number in _FRAMED:
+            framed.append(attribute)
+        elif number not in first:
+            first[number] = attribute[1]
+    values = _Values(first)
+
+    status = values.number(_STATUS_TYPE)
+    kind = _KINDS.get(-1 if status is None else status)
+    if kind is None:
+        reason = NotBound.ON_OFF if status in _ON_OFF else NotBound.UNKNOWN_STATUS
+        return Outcome(None, reason, ignored=values.ignored)
+    session_id = first.get(_SESSION_ID)
+    if not session_id:
+        return Outcome(None, NotBound.NO_SESSION_ID, ignored=values.ignored)
+    try:
+        user = user_name(first.get(_USER_NAME, b""))
+    except NameRefused:
+        if kind is not Kind.STOP:
+            return Outcome(None, NotBound.BAD_NAME, ignored=values.ignored)
+        user = ""
+    if client.realms is not None and kind is not Kind.STOP and realm_of(user) not in client.realms:
+        return Outcome(None, NotBound.REALM, ignored=values.ignored)
+
+    named = values.addresses(framed)
+    if kind is Kind.STOP:
+        allowed = tuple(address for address in named if address in client.networks)
+    else:
+        allowed = tuple(address for address in named if _may_bind(address, client, rules))
+    refused = tuple(address for address in named if address not in allowed) if len(allowed) < len(named) else ()
+    if not allowed and kind is not Kind.STOP:
+        reason = NotBound.ADDRESS_NOT_ALLOWED if refused else NotBound.NO_ADDRESS
+        return Outcome(None, reason, refused, values.ignored)
+
+    at = _event_time(values.number(_EVENT_TIMESTAMP), values.number(_DELAY_TIME), arrival)
+    session_time = values.number(_SESSION_TIME)
+    started = at - session_time if session_time is not None and session_time <= LONGEST else at
+    timeout = values.number(_SESSION_TIMEOUT)
+    if timeout is not None and 0 < timeout <= LONGEST:
+        expires = started + timeout
+    else:
+        expires = at + (rules.default_lease if client.lease is None else client.lease)
+    nas = _nas(first, values, client)
+    event = Event(
+        kind=kind,
+        user=user,
+        session=f"{nas}/{plain(session_id)}",
+        addresses=allowed,
+        at=at,
+        started=started,
+        expires=expires,
+        source=client.name,
+        nas=nas,
+        mac=plain(first.get(_CALLING_STATION_ID, b"")),
+        within=client.networks,
+    )
+    return Outcome(event, None, refused, values.ignored)
+
+
+def plain(octets: bytes) -> str:
+    """Octets as text of letters, digits, spaces and `. _ : @ + - ~ %`, at most `LONGEST_ID` + 1 characters.
+
+    What is left is percent-encoded; different octets give different text, in particular no slash.
+    """
+    if _PLAIN.fullmatch(octets):
+        return octets.decode("ascii")
+    text = quote(octets, safe=":@+ ")
+    if len(text) <= LONGEST_ID:
+        return text
+    # One character longer than any text that is not cut: the two cannot be confused.
+    return f"{text[: LONGEST_ID - 32]}~{hashlib.sha256(octets).hexdigest()[:32]}"
+
+
+class _Values:
+    """Typed values of attributes; what cannot be of its type is ignored and counted."""
+
+    __slots__ = ("_first", "ignored")
+
+    def __init__(self, first: dict[int, bytes]) -> None:
+        self._first = first
+        self.ignored = 0
+
+    def _typed(self, number: int, octets: bytes) -> Value | None:
+        try:
+            return _decode[number](octets)
+        except ValueError:
+            self.ignored += 1
+            return None
+
+    def number(self, attribute: int) -> int | None:
+        octets = self._first.get(attribute)
+        value = None if octets is None else self._typed(attribute, octets)
+        return value if isinstance(value, int) else None
+
+    def address(self, attribute: int) -> Prefix | None:
+        octets = self._first.get(attribute)
+        value = None if octets is None else self._typed(attribute, octets)
+        return value if isinstance(value, Prefix) else None
+
+    def addresses(self, framed: list[Attribute]) -> list[Prefix]:
+        """The addresses that a packet names, each once; v4-mapped ones as the v4 addresses that they are."""
+        found: list[Prefix] = []
+        for number, octets in framed:
+            value = self._typed(number, octets)
+            if not isinstance(value, Prefix):
+                continue
+            if value.version == 6 and value.number >> 32 << 32 == _MAPPED:
+                value = Prefix(4, value.number & 0xFFFFFFFF, 32)
+            if value not in _NO_ADDRESSES and value not in found:
+                found.append(value)
+        return found
+
+
+def _may_bind(address: Prefix, client: Client, rules: Rules) -> bool:
+    return address in client.networks and address not in _NOBODYS and address not in rules.never_bind
+
+
+def _event_time(stamp: int | None, delay: int | None, arrival: float) -> float:
+    """RFC 2869 §5.3: Event-Timestamp is when it happened; Acct-Delay-Time is not subtracted from it."""
+    if stamp is not None and arrival - OLDEST <= stamp <= arrival + NEWEST:
+        return float(stamp)
+    return arrival - delay if delay is not None and delay <= OLDEST else arrival
+
+
+def _nas(first: dict[int, bytes], values: _Values, client: Client) -> str:
+    identifier = first.get(_NAS_IDENTIFIER)
+    if identifier:
+        return plain(identifier)
+    address = values.address(_NAS_IP_ADDRESS) or values.address(_NAS_IPV6_ADDRESS)
+    return str(address) if address is not None else plain(client.name.encode())

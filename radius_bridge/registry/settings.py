@@ -1,0 +1,61 @@
+"""Where Consul is and how to talk to it: the `[consul]` table of both configuration files."""
+
+import re
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+_PART = re.compile(r"[A-Za-z0-9._-]+")
+
+
+def _plain_url(value: str) -> str:
+    if not re.fullmatch(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?", value.rstrip("/")):
+        raise ValueError("write scheme, host and port only, such as http://127.0.0.1:8500")
+    return value.rstrip("/")
+
+
+def _plain_path(value: str) -> str:
+    parts = value.split("/")
+    if any(not _PART.fullmatch(part) or set(part) == {"."} for part in parts):
+        raise ValueError("write letters, digits and . _ - (parts separated by one /), such as befw or sites/befw")
+    return value
+
+
+class ConsulSettings(BaseModel):
+    """How the registry reaches Consul."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    url: Annotated[str, AfterValidator(_plain_url)] = "http://127.0.0.1:8500"
+    """Consul's HTTP API; in production the agent on the same host."""
+    token: SecretStr | None = None
+    """ACL token; prefer `token_file`."""
+    token_file: Path | None = None
+    """A file that holds the ACL token and nothing else."""
+    root: Annotated[str, AfterValidator(_plain_path)] = "befw"
+    """Everything we keep in Consul is below this key."""
+    datacenter: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]+$")
+    """The datacenter that holds the registry; without it, the one of the agent behind `url`."""
+    ca_file: Path | None = None
+    """Certificates that sign the server's, for https; without it, the system's."""
+
+    @model_validator(mode="after")
+    def _one_token(self) -> Self:
+        if self.token is not None and self.token_file is not None:
+            raise ValueError("token and token_file are both set: keep one")
+        return self
+
+    def read_token(self) -> str:
+        """The ACL token; empty without one. Raises ValueError, naming the file, if it cannot be read."""
+        if self.token is not None:
+            return self.token.get_secret_value()
+        if self.token_file is None:
+            return ""
+        try:
+            token = self.token_file.read_text(encoding="utf-8").strip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"token_file {self.token_file}: cannot be read ({error})") from None
+        if not token or not token.isascii() or not token.isprintable():
+            raise ValueError(f"token_file {self.token_file}: holds no token; write the token and nothing else")
+        return token

@@ -1,0 +1,215 @@
+"""The bridge's configuration file (config/bridge/radius-bridge.toml is the commented example)."""
+
+import ipaddress
+import os
+import re
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Self, TypeVar
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    PlainValidator,
+    SecretStr,
+    StringConstraints,
+    model_validator,
+)
+
+from radius_bridge.policy.expiry import parse_duration
+from radius_bridge.policy.members import Prefix, parse_prefix
+from radius_bridge.radius.accounting import Rules
+from radius_bridge.radius.clients import Client, Clients, Networks
+from radius_bridge.registry.settings import ConsulSettings
+
+_T = TypeVar("_T")
+
+SHORTEST_SECRET = 8
+"""Octets. RFC 2865 §3 wants 16; fewer than 8 are found by trying them all on one captured packet."""
+
+Endpoint = tuple[str, int]
+"""A numeric address and a port."""
+
+
+def _prefix(value: Any) -> Prefix:
+    if not isinstance(value, str):
+        raise ValueError('write an address or a network as text, such as "192.0.2.1" or "2001:db8::/32"')  # noqa: TRY004
+    try:
+        return parse_prefix(value)
+    except ValueError as error:
+        raise ValueError(f"write an address or a network, such as 192.0.2.1 or 192.0.2.0/24 ({error})") from None
+
+
+def _endpoint(value: Any) -> Endpoint:
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):(\d{1,5})", value) if isinstance(value, str) else None
+    if match is not None and int(match[3]) <= 65535:
+        try:
+            address = ipaddress.IPv6Address(match[1]) if match[1] else ipaddress.IPv4Address(match[2])
+        except ValueError:
+            pass
+        else:
+            return str(address), int(match[3])
+    raise ValueError("write a numeric address and a port, such as 0.0.0.0:1813 or [::]:1813")
+
+
+def _seconds(value: Any) -> int:
+    if not isinstance(value, str | int) or isinstance(value, bool):
+        raise ValueError("write seconds (3600) or a duration (8h)")  # noqa: TRY004
+    return parse_duration(str(value))
+
+
+def _realm(value: Any) -> str:
+    if not isinstance(value, str) or "@" in value or value != value.strip():
+        raise ValueError('write what follows the @ in user names, without it; "" stands for names that have none')
+    return value.lower()
+
+
+def _not_empty(value: tuple[_T, ...]) -> tuple[_T, ...]:
+    if not value:
+        raise ValueError("write at least one")
+    return value
+
+
+PrefixField = Annotated[Prefix, PlainValidator(_prefix)]
+EndpointField = Annotated[Endpoint, PlainValidator(_endpoint)]
+DurationField = Annotated[int, PlainValidator(_seconds)]
+RealmField = Annotated[str, PlainValidator(_realm)]
+
+
+class ClientSettings(BaseModel):
+    """One `[[client]]`: a NAS or a proxy that may send accounting."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    """How bindings and logs call it."""
+    address: PrefixField
+    """The address or network that its packets come from."""
+    secret: SecretStr | None = None
+    """The shared secret itself; prefer one of the next two."""
+    secret_file: Path | None = None
+    """A file that holds the shared secret and nothing else."""
+    secret_env: str | None = None
+    """An environment variable that holds it."""
+    networks: Annotated[tuple[PrefixField, ...], AfterValidator(_not_empty)]
+    """The only addresses it can bind users to."""
+    realms: Annotated[tuple[RealmField, ...], AfterValidator(_not_empty)] | None = None
+    """The only realms whose users it can bind; without it, any user."""
+    lease: DurationField | None = None
+    """How long a binding lasts if the packet has no Session-Timeout."""
+
+    @model_validator(mode="after")
+    def _has_a_secret(self) -> Self:
+        self.read_secret()
+        return self
+
+    def read_secret(self) -> bytes:
+        """The shared secret. Raises ValueError, saying where it should come from, never what it is."""
+        sources = {
+            "secret": self.secret is not None,
+            "secret_file": self.secret_file is not None,
+            "secret_env": self.secret_env is not None,
+        }
+        chosen = [source for source, is_set in sources.items() if is_set]
+        if len(chosen) != 1:
+            found = f"{' and '.join(chosen)} are set" if chosen else "there is no secret"
+            raise ValueError(f"{found}: set exactly one of secret_file, secret_env, secret")
+        if self.secret_file is not None:
+            where, secret = f"secret_file {self.secret_file}", _from_file(self.secret_file)
+        elif self.secret_env is not None:
+            where, secret = (
+                f"secret_env {self.secret_env}",
+                os.environb.get(os.fsencode(self.secret_env), b""),
+            )
+        else:
+            where, secret = (
+                "secret",
+                self.secret.get_secret_value().encode() if self.secret is not None else b"",
+            )
+        if len(secret) < SHORTEST_SECRET:
+            size = f"has {len(secret)} octets" if secret else "is empty"
+            raise ValueError(f"{where} {size}: use {SHORTEST_SECRET} or more, better 16 (RFC 2865 §3)")
+        return secret
+
+    def client(self) -> Client:
+        """The client as the listener has it. Raises ValueError like `read_secret`."""
+        return Client(
+            name=self.name,
+            address=self.address,
+            secret=self.read_secret(),
+            networks=Networks(self.networks),
+            realms=None if self.realms is None else frozenset(self.realms),
+            lease=self.lease,
+        )
+
+
+class RadiusSettings(BaseModel):
+    """`[radius]`: the listener."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    listen: Annotated[tuple[EndpointField, ...], AfterValidator(_not_empty)] = (("0.0.0.0", 1813), ("::", 1813))  # noqa: S104
+    """Addresses and UDP ports."""
+    default_lease: DurationField = 8 * 3600
+    """Seconds that a binding lasts if neither the packet nor the client says."""
+    never_bind: tuple[PrefixField, ...] = ()
+    """Networks that no client can bind users to: those of servers, say."""
+
+
+class MetricsSettings(BaseModel):
+    """`[metrics]`: counters for Prometheus."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    listen: EndpointField
+    """Address and TCP port of /metrics."""
+
+
+class Settings(BaseModel):
+    """The whole file; `configfile.read(path, Settings)` reads it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    consul: ConsulSettings = ConsulSettings()
+    radius: RadiusSettings = RadiusSettings()
+    metrics: MetricsSettings | None = None
+    """Without it, nothing is served."""
+    client: Annotated[tuple[ClientSettings, ...], AfterValidator(_not_empty)]
+
+    @model_validator(mode="after")
+    def _clients_differ(self) -> Self:
+        problems = [
+            *_repetitions("name", [client.name for client in self.client]),
+            *_repetitions("address", [str(client.address) for client in self.client]),
+        ]
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def clients(self) -> Clients:
+        """The clients for the listener; secrets are read now. Raises ValueError if one is gone."""
+        return Clients(client.client() for client in self.client)
+
+    def rules(self) -> Rules:
+        """What holds for all clients."""
+        return Rules(self.radius.default_lease, Networks(self.radius.never_bind))
+
+
+def _repetitions(key: str, values: list[str]) -> Iterable[str]:
+    for index, value in enumerate(values):
+        earlier = values.index(value)
+        if earlier < index:
+            yield f"client[{index}].{key} = {value!r}: client[{earlier}] has it too; each needs its own"
+
+
+def _from_file(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            mode = os.fstat(file.fileno()).st_mode
+            if mode & stat.S_IROTH:
+                raise ValueError(f"secret_file {path} can be read by everybody: chmod 640 {path}")
+            return file.read(4096).rstrip(b"\r\n")
+    except OSError as error:
+        raise ValueError(f"secret_file {path} cannot be read: {error.strerror}") from None

@@ -1,0 +1,117 @@
+"""Names, timeouts and differences of the kernel's sets."""
+
+import math
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.dataplane.plan import (
+    KINDS,
+    LONGEST_TIMEOUT,
+    TEMPORARY,
+    Kind,
+    delta,
+    is_ours,
+    kernel_entries,
+    live,
+    set_name,
+    size,
+    timeout,
+)
+from agent.desired import DENY
+from radius_bridge.policy.expiry import NEVER
+from radius_bridge.policy.members import Prefix, parse_prefix
+
+NOW = 1_800_000_000.0
+ALICE = parse_prefix("192.0.2.1")
+BOB = parse_prefix("2001:db8::b")
+
+prefixes = st.builds(Prefix, st.just(4), st.integers(1, 40), st.just(32))
+ends = st.one_of(st.just(NEVER), st.floats(NOW - 100, NOW + 100))
+entries = st.dictionaries(prefixes, ends)
+names = st.text(min_size=1, max_size=60)
+
+
+@given(names, st.sampled_from(KINDS))
+def test_a_name_fits_the_kernel_and_leaves_room_for_the_temporary(name: str, kind: Kind) -> None:
+    made = set_name(kind, name)
+    assert len((made + TEMPORARY).encode()) <= 31
+    assert is_ours(made)
+    assert is_ours(made + TEMPORARY)
+
+
+@given(names, names)
+def test_two_services_never_share_a_set(one: str, other: str) -> None:
+    assert (set_name(KINDS[0], one) == set_name(KINDS[0], other)) == (one == other)
+
+
+def test_a_long_name_is_hashed_and_not_cut_off() -> None:
+    long = "a-service-with-a-very-long-name_tcp_8080"
+    assert set_name(KINDS[0], long) != set_name(KINDS[0], long + "1")
+    assert set_name(KINDS[0], "ssh_tcp_22") == "rb4h.ssh_tcp_22"
+    # A hashed name holds what no plain name can, so a service cannot be called like another's hash.
+    hashed = set_name(KINDS[0], long).removeprefix("rb4h.")
+    assert set_name(KINDS[0], hashed) != f"rb4h.{hashed}"
+
+
+def test_foreign_names_are_not_ours() -> None:
+    assert not any(map(is_ours, ("rb", "rb4h.", "rb5h.x", "blocklist", "f2b-sshd", "xrb4h.ssh")))
+
+
+def test_everything_is_stored_as_two_halves_which_keep_the_later_end() -> None:
+    assert kernel_entries({parse_prefix("0.0.0.0/0"): 5.0, parse_prefix("0.0.0.0/1"): 9.0, ALICE: 1.0}) == {
+        parse_prefix("0.0.0.0/1"): 9.0,
+        parse_prefix("128.0.0.0/1"): 5.0,
+        ALICE: 1.0,
+    }
+    assert set(kernel_entries({parse_prefix("::/0"): NEVER})) == {parse_prefix("::/1"), parse_prefix("8000::/1")}
+
+
+def test_a_timeout_is_what_is_left_in_whole_seconds_and_at_least_one() -> None:
+    assert timeout("ssh", NOW + 9.9, NOW) == (9, None)
+    assert timeout("ssh", NOW + 0.2, NOW) == (1, None)
+    assert timeout("ssh", NEVER, NOW) == (0, None)
+
+
+def test_a_grant_longer_than_the_kernel_can_hold_is_cut_and_renewed_in_time() -> None:
+    seconds, again = timeout("ssh", NOW + 10 * LONGEST_TIMEOUT, NOW)
+    assert seconds == LONGEST_TIMEOUT
+    assert again is not None
+    assert NOW < again < NOW + LONGEST_TIMEOUT
+
+
+def test_a_long_deny_is_permanent_until_the_kernel_can_hold_its_end() -> None:
+    end = NOW + LONGEST_TIMEOUT + 500
+    assert timeout(DENY, end, NOW) == (0, NOW + 500)
+    assert timeout(DENY, end, NOW + 500) == (LONGEST_TIMEOUT, None)
+
+
+def test_small_differences_are_not_written_again() -> None:
+    assert not delta({ALICE: NOW + 50}, {ALICE: NOW + 50.9}, NOW)
+    assert delta({ALICE: NOW + 50}, {ALICE: NOW + 51}, NOW).add == {ALICE: NOW + 51}
+    assert delta({ALICE: NOW + 50}, {ALICE: NEVER}, NOW).add == {ALICE: NEVER}
+
+
+def test_what_is_over_is_deleted_and_never_added() -> None:
+    change = delta({ALICE: NOW - 1}, {ALICE: NOW - 1, BOB: NOW - 1}, NOW)
+    assert change.add == {}
+    assert change.delete == {ALICE}
+
+
+@given(entries, entries)
+def test_held_and_difference_make_what_is_wanted(held: dict[Prefix, float], wanted: dict[Prefix, float]) -> None:
+    change = delta(held, wanted, NOW)
+    after = {prefix: end for prefix, end in {**held, **change.add}.items() if prefix not in change.delete}
+    expected = live(wanted, NOW)
+    assert after.keys() == expected.keys()
+    assert all(abs(after[prefix] - expected[prefix]) < 1 for prefix in after)
+    assert not change.add.keys() & change.delete
+    assert not delta(after, wanted, NOW)
+
+
+@given(st.integers(0, 3_000_000))
+def test_a_set_may_double_before_it_is_built_anew(need: int) -> None:
+    made = size(need)
+    assert made.maxelem >= max(65_536, 2 * need)
+    assert math.log2(made.hashsize).is_integer()
+    assert made.hashsize >= 64

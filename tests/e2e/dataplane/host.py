@@ -1,0 +1,148 @@
+"""A protected host, its clients and a container behind it: three namespaces with cables between them."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+from agent.dataplane.ipset import Change, IpsetDataplane
+from agent.desired import ALLOW, DENY, Desired, Failsafe
+from radius_bridge.policy.expiry import NEVER
+from radius_bridge.policy.members import parse_prefix
+from radius_bridge.policy.services import Service, parse_ports
+from tests.lab.netns import Namespace, link, unique
+from tests.lab.tcp import End, Listener, MakeSocket, connect
+
+ALICE, BOB, SERVER = "192.0.2.10", "192.0.2.20", "192.0.2.1"
+ALICE6, BOB6, SERVER6 = "2001:db8::10", "2001:db8::20", "2001:db8::1"
+CONTAINER = "198.51.100.2"
+PORT, OPEN_PORT, PUBLISHED, CONTAINER_PORT = 2222, 3333, 4444, 5555
+SERVICE = Service(f"shell_tcp_{PORT}", tuple(map(parse_ports, (f"{PORT}/tcp", f"{PORT}/udp", str(PUBLISHED)))))
+
+Members = Mapping[str, float]
+"""Address or network → seconds from now, or NEVER."""
+
+
+class Host:
+    """The dataplane on `server`, with `client` (alice, bob) on one side and `container` on the other."""
+
+    def __init__(self, directory: Path, backend: str) -> None:
+        self.client, self.server, self.container = (unique("rbe2e", part) for part in ("client", "server", "inner"))
+        self.backend = backend
+        self._directory = directory
+        self._stack = ExitStack()
+        self._agent = ExitStack()
+
+    def __enter__(self) -> Self:
+        with ExitStack() as stack:
+            for namespace in (self.client, self.server, self.container):
+                stack.enter_context(namespace)
+            users = [f"{ALICE}/24", f"{BOB}/24", f"{ALICE6}/64", f"{BOB6}/64"]
+            link(self.client, "eth0", users, self.server, "eth0", [f"{SERVER}/24", f"{SERVER6}/64"])
+            link(self.server, "inner0", ["198.51.100.1/24"], self.container, "eth0", [f"{CONTAINER}/24"])
+            self.container.run("ip", "route", "add", "default", "via", "198.51.100.1")
+            self.server.run("sysctl", "-qw", "net.ipv4.ip_forward=1")
+            self._stack = stack.pop_all()
+        self._start_agent()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with self._stack:
+            self.stop_agent()
+
+    def enforce(
+        self,
+        members: Members | None = None,
+        *,
+        allow: Members | None = None,
+        deny: Members | None = None,
+        failsafe: tuple[str, ...] = (),
+        services: tuple[Service, ...] = (SERVICE,),
+        now: float | None = None,
+    ) -> Change:
+        """Applies a policy in which every service has `members`."""
+        now = time.time() if now is None else now
+        lists = {service.name: members for service in services} | {ALLOW: allow, DENY: deny}
+        desired = Desired(
+            services,
+            {
+                name: {
+                    parse_prefix(each): NEVER if end == NEVER else now + end for each, end in (entries or {}).items()
+                }
+                for name, entries in lists.items()
+            },
+            tuple(Failsafe((parse_prefix(network),), SERVICE.ports) for network in failsafe),
+        )
+        return self.apply(desired, now)
+
+    def apply(self, desired: Desired, now: float | None = None) -> Change:
+        """Applies `desired` in the server's namespace."""
+        at = time.time() if now is None else now
+        return self.server.call(lambda: asyncio.run(self.dataplane.apply(desired, at)))
+
+    def uninstall(self) -> None:
+        """Removes what is ours from the server."""
+        self.server.call(lambda: asyncio.run(self.dataplane.uninstall()))
+
+    def stop_agent(self) -> None:
+        """From here on nobody helps the kernel."""
+        self._agent.close()
+
+    def restart_agent(self) -> None:
+        """A new agent, which knows nothing of what the one before it did."""
+        self.stop_agent()
+        self._start_agent()
+
+    def sets(self) -> dict[str, int]:
+        """Our sets with the number of entries."""
+        return self.server.call(lambda: asyncio.run(self.dataplane.summary()))
+
+    def saved(self) -> str:
+        """The rules of IPv4 as the kernel has them."""
+        return self.server.run(f"iptables-{self.backend}-save", "-t", "filter").stdout
+
+    def iptables(self, *argv: str) -> None:
+        """Changes IPv4 rules by hand."""
+        self.server.run(f"iptables-{self.backend}", *argv)
+
+    def listen(self, port: int = PORT, family: int = socket.AF_INET, where: Namespace | None = None) -> Listener:
+        """A TCP service on the server, or `where`, until the test ends."""
+        listener = Listener(tcp(where or self.server), family, port)
+        self._stack.callback(listener.close)
+        return listener
+
+    def connected(
+        self, listener: Listener, source: str = ALICE, port: int = PORT, *, every: tuple[float | None, float | None]
+    ) -> tuple[End, End]:
+        """A live connection from `source`: its client's and its server's end, each sending that often (seconds)."""
+        to = SERVER6 if ":" in source else SERVER
+        client = connect(tcp(self.client), source, (to, port), every=every[0])
+        return client, listener.accept(every=every[1])
+
+    def _start_agent(self) -> None:
+        self.dataplane = IpsetDataplane(self._directory / "lock", self.backend)
+        self.server.call(lambda: self._agent.enter_context(self.dataplane))
+
+
+def tcp(namespace: Namespace) -> MakeSocket:
+    """Makes TCP sockets in a namespace."""
+    return partial(namespace.socket, type=socket.SOCK_STREAM)
+
+
+def reach(namespace: Namespace, source: str, target: str, port: int = PORT, timeout: float = 1.0) -> str:
+    """What a TCP connection attempt meets: `open`, `refused` (a reset) or `silence`."""
+    sock = namespace.socket(socket.AF_INET6 if ":" in target else socket.AF_INET)
+    with sock:
+        sock.settimeout(timeout)
+        sock.bind((source, 0))
+        try:
+            sock.connect((target, port))
+        except ConnectionRefusedError:
+            return "refused"
+        except TimeoutError:
+            return "silence"
+        return "open"

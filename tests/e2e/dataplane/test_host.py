@@ -1,0 +1,172 @@
+"""What happens to the host around our rules, and when things go wrong."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from agent.dataplane.ipset import CHECK_SECONDS, DataplaneError, IpsetDataplane
+from agent.dataplane.plan import LONGEST_TIMEOUT
+from agent.desired import ALLOW, DENY, Desired
+from radius_bridge.policy.members import Prefix, parse_prefix
+from radius_bridge.policy.services import Service, parse_ports
+from tests.e2e.dataplane.host import ALICE, BOB, SERVER, SERVICE, Host, reach
+from tests.lab.processes import wait_until
+
+pytestmark = pytest.mark.e2e
+
+HOSTS4 = f"rb4h.{SERVICE.name}"
+_FIRST = 0x0A000000  # 10.0.0.0
+
+
+def _many(count: int, first: int = _FIRST) -> Desired:
+    end = time.time() + 600
+    members = {Prefix(4, first + number, 32): end for number in range(count)}
+    members[parse_prefix(ALICE)] = end
+    return Desired((SERVICE,), {SERVICE.name: members, ALLOW: {}, DENY: {}})
+
+
+def _foreign(host: Host) -> tuple[str, str]:
+    """All rules and sets that are not ours."""
+    rules = [line for line in host.saved().splitlines() if "RB-" not in line and not line.startswith("#")]
+    sets = host.server.run("ipset", "save").stdout.splitlines()
+    return "\n".join(rules), "\n".join(line for line in sets if not line.split()[1].startswith("rb"))
+
+
+def test_what_is_not_ours_stays_as_it_was_and_uninstall_removes_the_rest(host: Host) -> None:
+    host.iptables("-N", "RB-INPUT-OTHER")
+    host.iptables("-A", "INPUT", "-j", "RB-INPUT-OTHER")
+    host.iptables("-A", "INPUT", "-p", "tcp", "--dport", "80", "-j", "ACCEPT")
+    host.iptables("-P", "FORWARD", "DROP")
+    host.server.run("ipset", "create", "blocklist", "hash:ip")
+    host.server.run("ipset", "add", "blocklist", "203.0.113.9")
+    before, untouched = host.saved(), _foreign(host)
+    host.enforce({ALICE: 60, "192.0.2.0/24": 60})
+    host.enforce(services=())
+    assert _foreign(host) == untouched
+    host.uninstall()
+    assert _foreign(host) == untouched
+    assert [line for line in host.saved().splitlines() if line[:1] == "-"] == [
+        line for line in before.splitlines() if line[:1] == "-"
+    ]
+    assert host.saved().count("RB-") == before.count("RB-")
+    assert host.sets() == {}
+    host.uninstall()
+
+
+def test_repeating_changes_nothing(host: Host) -> None:
+    assert host.enforce({ALICE: 60}, now=1000.0)
+    rules = host.saved()
+    assert not host.enforce({ALICE: 60}, now=1000.0)
+    host.restart_agent()
+    host.enforce({ALICE: 60}, now=1000.0)
+    assert [line for line in host.saved().splitlines() if line[:1] == "-"] == [
+        line for line in rules.splitlines() if line[:1] == "-"
+    ]
+    assert host.sets()[HOSTS4] == 1
+
+
+def test_a_jump_that_was_displaced_or_deleted_goes_back_to_the_head(host: Host) -> None:
+    now = time.time()
+    host.enforce(now=now)
+    host.iptables("-I", "INPUT", "1", "-j", "ACCEPT")
+    host.iptables("-D", "OUTPUT", "-j", "RB-OUTPUT")
+    host.iptables("-F", "RB-FORWARD")
+    assert not host.enforce(now=now + 1)  # not looked at again so soon
+    later = host.dataplane.next_refresh(now + 1)
+    assert later <= now + CHECK_SECONDS
+    assert host.enforce(now=later).rules == [4]
+    lines = [line for line in host.saved().splitlines() if line.startswith("-A")]
+    assert [line for line in lines if line.startswith("-A INPUT")] == ["-A INPUT -j RB-INPUT", "-A INPUT -j ACCEPT"]
+    assert "-A OUTPUT -j RB-OUTPUT" in lines
+    assert [line for line in lines if line.startswith("-A RB-FORWARD ")]
+
+
+def test_a_set_grows_beyond_what_it_was_made_for(host: Host) -> None:
+    host.enforce({ALICE: 60})
+    host.listen()
+    assert host.apply(_many(60_000)).rebuilt == [SERVICE.name]  # many at once; room for 131,072
+    assert host.apply(_many(118_000)).rebuilt == []
+    assert host.apply(_many(132_000)).rebuilt == [SERVICE.name]  # few, but more than there is room for
+    assert host.sets()[HOSTS4] == 132_001
+    assert reach(host.client, ALICE, SERVER) == "open"
+
+
+def test_members_stay_connected_while_sets_are_swapped(host: Host) -> None:
+    listener = host.listen()
+    host.enforce({ALICE: 60})
+    client, server = host.connected(listener, every=(0.001, 0.001))
+    with client, server:
+        for number in range(20):
+            assert host.apply(_many(3_000, _FIRST + number * 10_000)).rebuilt == [SERVICE.name]
+        received = client.received
+        wait_until(lambda: client.received > received or bool(client.ended), "more traffic")
+        assert not client.ended
+        assert not server.ended
+
+
+def test_what_an_interrupted_build_left_behind_is_swept(host: Host) -> None:
+    host.enforce({ALICE: 60})
+    host.server.run("ipset", "create", f"{HOSTS4}~", "hash:ip", "timeout", "0")
+    host.server.run("ipset", "create", "rb4h.forgotten", "hash:ip", "timeout", "0")
+    host.restart_agent()
+    host.enforce({ALICE: 60})
+    assert not [name for name in host.sets() if name.endswith("~") or "forgotten" in name]
+
+
+def test_a_service_that_is_gone_takes_its_rules_and_sets_with_it(host: Host) -> None:
+    other = Service("web_tcp_80", (parse_ports("80"),))
+    host.enforce({ALICE: 60}, services=(SERVICE, other))
+    assert "rb4h.web_tcp_80" in host.saved()
+    host.enforce({ALICE: 60})
+    assert "web_tcp_80" not in host.saved()
+    assert not [name for name in host.sets() if "web_tcp_80" in name]
+
+
+def test_an_address_that_no_set_can_hold_does_not_keep_others_out(host: Host) -> None:
+    change = host.enforce({"0.0.0.0": 60, ALICE: 60, BOB: 60})
+    assert change.refused == [f"{SERVICE.name} 0.0.0.0: a hash set cannot hold this address"]
+    assert host.sets()[HOSTS4] == 2
+
+
+def test_after_an_error_the_set_is_built_anew(host: Host) -> None:
+    now = time.time()
+    host.enforce({ALICE: 60}, now=now)
+    host.iptables("-F", "RB-INPUT")
+    host.iptables("-F", "RB-OUTPUT")
+    host.iptables("-F", "RB-FORWARD")
+    host.iptables("-F", "RB-REPLY")
+    wait_until(
+        lambda: host.server.run("ipset", "destroy", HOSTS4, check=False).returncode == 0, "the set to be destroyed"
+    )
+    with pytest.raises(DataplaneError, match=rf"ipset add {HOSTS4}.*ENOENT"):
+        host.enforce({ALICE: 60, BOB: 60}, now=now)
+    assert host.enforce({ALICE: 60, BOB: 60}, now=now).rebuilt == [SERVICE.name]
+    assert host.sets()[HOSTS4] == 2
+    assert host.enforce({ALICE: 60, BOB: 60}, now=now + CHECK_SECONDS).rules == [4]
+
+
+def test_long_grants_are_renewed_and_long_denies_are_permanent(host: Host) -> None:
+    now = time.time()
+    far = 3.0 * LONGEST_TIMEOUT
+    desired = Desired((), {ALLOW: {parse_prefix(BOB): now + far}, DENY: {parse_prefix(ALICE): now + far}})
+    host.apply(desired, now)
+    members = host.server.run("ipset", "save").stdout
+    assert f"add rb4h.rules_deny {ALICE} timeout 0" in members
+    assert f"add rb4h.rules_allow {BOB} timeout 21474" in members
+    renewal = now + LONGEST_TIMEOUT // 2
+    assert host.apply(desired, renewal + 1).added == 1
+    assert host.apply(desired, now + far - 1000).added == 2
+    assert f"add rb4h.rules_deny {ALICE} timeout 99" in host.server.run("ipset", "save").stdout
+    assert host.apply(desired, now + far).deleted == 2
+
+
+def test_there_is_one_writer_at_a_time(host: Host, tmp_path: Path) -> None:
+    second = IpsetDataplane(tmp_path / "lock", host.backend)
+    with pytest.raises(DataplaneError, match="another agent is at work"):
+        second.__enter__()
+
+
+def test_a_service_cannot_be_called_like_an_override(host: Host) -> None:
+    with pytest.raises(DataplaneError, match="an override has this name"):
+        host.enforce(services=(Service(ALLOW, (parse_ports("22"),)),))

@@ -1,0 +1,157 @@
+"""The engineers' commands, run as engineers run them, against a real Consul."""
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.lab.consul import ConsulServer
+from tests.lab.processes import BIN, run
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def consul() -> Iterator[ConsulServer]:
+    with ConsulServer(node="Web1.example") as server:
+        yield server
+
+
+@pytest.fixture
+def root() -> str:
+    """A root of its own for each test."""
+    return f"befw-{time.monotonic_ns()}"
+
+
+class Engineer:
+    """Runs `radius-bridge …` and looks at what it did."""
+
+    def __init__(self, consul: ConsulServer, root: str) -> None:
+        self.env = {"CONSUL_HTTP_ADDR": consul.url.removeprefix("http://"), "RADIUS_BRIDGE_ROOT": root}
+        self.root = root
+
+    def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return run([BIN / "radius-bridge", *arguments], env=self.env)
+
+    def stored(self) -> dict[str, str]:
+        """What stands below the root, without the sentinel."""
+        shown = run(["consul", "kv", "get", "-recurse", self.root], env=self.env).stdout
+        pairs = (line.removeprefix(f"{self.root}/").rsplit(":", 1) for line in shown.splitlines())
+        return {key: value for key, value in pairs if not key.startswith("$meta$")}
+
+
+@pytest.fixture
+def engineer(consul: ConsulServer, root: str) -> Engineer:
+    return Engineer(consul, root)
+
+
+def test_a_grant_is_a_key_as_befw_has_it_with_its_expiry(engineer: Engineer) -> None:
+    before = int(time.time())
+    done = engineer("grant", "alice", "ssh_tcp_22", "--for", "8h")
+    assert done.returncode == 0, done.stderr
+    ((key, value),) = engineer.stored().items()
+    assert key == "$service$/ssh_tcp_22/$user.alice$"
+    assert before + 8 * 3600 <= int(value) <= time.time() + 8 * 3600
+    assert "alice may reach ssh_tcp_22 (everywhere), until" in done.stdout
+
+
+def test_grants_for_good_on_a_node_and_in_a_datacenter(engineer: Engineer) -> None:
+    assert engineer("grant", "group:staff", "SSH_tcp_22", "--on", "Web1").returncode == 0
+    assert engineer("grant", "10.0.0.0/8", "ssh_tcp_22", "--dc", "dc7").returncode == 0
+    assert engineer("grant", "a/b", "ssh_tcp_22").returncode == 2
+    assert engineer("grant", "user:a/b", "ssh_tcp_22").returncode == 0
+    assert engineer.stored() == {
+        "$service$/dc1/web1/ssh_tcp_22/$staff$": "-1",
+        "$service$/dc7/ssh_tcp_22/10.0.0.0/8": "-1",
+        "$service$/ssh_tcp_22/$user.a%2Fb$": "-1",
+    }
+    listed = json.loads(engineer("grants", "--json").stdout)
+    assert {(g["who"], g["dc"], g["node"], g["expires"]) for g in listed} == {
+        ("group:staff", "dc1", "web1", None),
+        ("10.0.0.0/8", "dc7", None, None),
+        ("user:a/b", None, None, None),
+    }
+    assert "group:staff" in engineer("grants", "ssh_tcp_22").stdout
+    assert "no grants" in engineer("grants", "web_tcp_80").stdout
+
+
+def test_revoke_takes_back_exactly_what_was_granted(engineer: Engineer) -> None:
+    engineer("grant", "alice", "ssh_tcp_22")
+    engineer("grant", "alice", "ssh_tcp_22", "--dc", "dc1")
+    assert engineer("revoke", "alice", "ssh_tcp_22").returncode == 0
+    assert engineer.stored() == {"$service$/dc1/ssh_tcp_22/$user.alice$": "-1"}
+    again = engineer("revoke", "alice", "ssh_tcp_22")
+    assert again.returncode == 1
+    assert "has no grant" in again.stderr
+
+
+def test_groups_are_filled_shown_and_emptied(engineer: Engineer) -> None:
+    assert engineer("group", "add", "staff", "alice", "--for", "1h").returncode == 0
+    assert engineer("group", "add", "staff", "group:devs").returncode == 0
+    shown = json.loads(engineer("group", "show", "staff", "--json").stdout)
+    assert [entry["member"] for entry in shown] == ["alice", "group:devs"]
+    assert engineer("group", "remove", "staff", "alice").returncode == 0
+    assert engineer("group", "remove", "staff", "alice").returncode == 1
+    assert engineer.stored() == {"$alias$/$staff$/$devs$": "-1"}
+    assert engineer("group", "show", "nobody").returncode == 1
+
+
+def test_the_groups_that_the_bridge_writes_are_not_for_engineers(engineer: Engineer) -> None:
+    refused = engineer("group", "add", "user.alice", "10.0.0.1")
+    assert refused.returncode == 2
+    assert "written by the bridge" in refused.stderr
+    assert engineer.stored() == {}
+
+
+def test_who_shows_live_bindings_by_user_address_and_network(engineer: Engineer) -> None:
+    now = time.time()
+    claims = {
+        "nas/1": {"user": "alice", "since": now - 60, "at": now - 60, "expires": now + 600, "nas": "sw1"},
+        "nas/0": {"user": "bob", "since": now - 900, "at": now - 700, "expires": now - 700, "ended": True},
+    }
+    binding = f"{engineer.root}/$binding$"
+    run(["consul", "kv", "put", f"{binding}/10.0.0.1", json.dumps({"claims": claims})], env=engineer.env)
+    run(["consul", "kv", "put", f"{binding}/10.0.0.2", "garbage"], env=engineer.env)
+    for asked in (["alice"], ["10.0.0.1"], ["10.0.0.0/24"], []):
+        done = engineer("who", *asked, "--json")
+        assert [(row["user"], row["address"], row["nas"]) for row in json.loads(done.stdout)] == [
+            ("alice", "10.0.0.1", "sw1")
+        ]
+    assert "10.0.0.2: no binding record" in engineer("who").stderr
+    assert engineer("who", "bob").returncode == 1
+    assert engineer("who", "10.0.0.9").returncode == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["grant", "alice", "ssh"], "write name_protocol_port, such as ssh_tcp_22"),
+        (["grant", "alice", "ssh_tcp_22", "--for", "soon"], "write seconds (90) or units"),
+        (["grant", "10.0.0.1/8", "ssh_tcp_22"], "host bits"),
+        (["grant", "alice", "ssh_tcp_22", "--on", "web1.example"], "up to its first dot"),
+        (["group", "add", "a/b", "alice"], "no group name"),
+    ],
+)
+def test_what_cannot_be_meant_changes_nothing_and_names_the_way_out(
+    engineer: Engineer, arguments: list[str], says: str
+) -> None:
+    done = engineer(*arguments)
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert engineer.stored() == {}
+
+
+def test_without_consul_a_command_says_where_it_looked() -> None:
+    done = run([BIN / "radius-bridge", "grants"], env={"CONSUL_HTTP_ADDR": "127.0.0.1:9"})
+    assert done.returncode == 1
+    assert "Consul at http://127.0.0.1:9" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_token_never_shows(consul: ConsulServer, tmp_path: Path) -> None:
+    env = {"CONSUL_HTTP_ADDR": "127.0.0.1:9", "CONSUL_HTTP_TOKEN": "s3cret-token", "HOME": str(tmp_path)}
+    done = run([BIN / "radius-bridge", "grants"], env=env)
+    assert "s3cret-token" not in done.stdout + done.stderr

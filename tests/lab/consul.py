@@ -1,0 +1,136 @@
+"""A real Consul for tests, demo and bench: one server, on ports that nobody else uses."""
+
+import json
+import os
+import shutil
+import signal
+import socket
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from tests.lab.processes import LabError, Process, run
+
+
+class ConsulServer:
+    """A Consul server, in memory or on disk; a context manager that starts it and removes every trace.
+
+    `namespace` is the network namespace it runs in ("" for ours), `address` where it listens there. `config`
+    is more of Consul's configuration. With `on_disk` it keeps its data over `kill` and `start`. `token` is
+    one that may read the catalog, if `config` turns ACLs on.
+    """
+
+    def __init__(
+        self,
+        *,
+        namespace: str = "",
+        address: str = "127.0.0.1",
+        node: str = "lab",
+        config: Mapping[str, Any] | None = None,
+        token: str = "",
+        on_disk: bool = False,
+    ) -> None:
+        if shutil.which("consul") is None:
+            raise LabError("there is no `consul` on PATH: run script/bootstrap")
+        self._namespace = namespace
+        self._node = node
+        self.folder = Path(tempfile.mkdtemp(prefix="consul-lab-"))
+        """Its data and its log."""
+        http, server, serf = _free_ports(3)
+        self.url = f"http://{address}:{http}"
+        """Its HTTP API."""
+        self._env = {"CONSUL_HTTP_ADDR": self.url, "CONSUL_HTTP_TOKEN": token}
+        more = self.folder / "more.json"
+        more.write_text(json.dumps(config or {}), encoding="utf-8")
+        argv = ["consul", "agent", f"-node={node}", "-log-level=warn", f"-config-file={more}"]
+        argv += [f"-bind={address}", f"-client={address}", f"-http-port={http}", f"-server-port={server}"]
+        argv += [f"-serf-lan-port={serf}", "-serf-wan-port=-1", "-dns-port=-1", "-grpc-port=-1"]
+        if on_disk:
+            argv += ["-server", "-bootstrap-expect=1", f"-data-dir={self.folder / 'data'}"]
+            argv += ["-hcl=performance { raft_multiplier = 1 }"]
+        else:
+            argv += ["-dev"]
+        self._process = Process("consul", argv, log=self.folder / "log", namespace=namespace)
+
+    def __enter__(self) -> Self:
+        try:
+            return self.start()
+        except BaseException:
+            self.close()
+            raise
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    def start(self) -> Self:
+        """Starts it, on the same ports as before, and waits until it has a leader and knows its node."""
+        self._process.start().wait_ready(self._is_ready, timeout=30)
+        return self
+
+    def stop(self) -> None:
+        """Ends it as an administrator would (SIGTERM)."""
+        self._process.terminate()
+
+    def kill(self) -> None:
+        """Ends it as a power cut would (SIGKILL)."""
+        self._process.kill()
+
+    def restart(self) -> None:
+        """Kills and starts it: on disk it has its data afterwards, in memory it is empty."""
+        self.kill()
+        self.start()
+
+    def pause(self) -> None:
+        """Keeps it from running (SIGSTOP): connections stay open, nothing is answered."""
+        os.kill(self._process.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Lets it run on after `pause`."""
+        os.kill(self._process.pid, signal.SIGCONT)
+
+    def command(self, *arguments: str) -> str:
+        """Runs `consul` with these arguments against it; gives what that prints. LabError if it fails."""
+        done = run(["consul", *arguments], namespace=self._namespace, env=self._env)
+        if done.returncode:
+            raise LabError(f"consul {' '.join(arguments)}: {done.stderr.strip() or done.stdout.strip()}")
+        return done.stdout
+
+    def close(self) -> None:
+        """Kills it if it runs and removes its folder."""
+        if self._process.is_running:
+            self.kill()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _is_ready(self) -> bool:
+        # Consul's own client, because it can be run in the namespace that the server is in.
+        done = run(["consul", "catalog", "nodes"], namespace=self._namespace, env=self._env)
+        return done.returncode == 0 and self._node in done.stdout
+
+
+def _free_ports(count: int) -> list[int]:
+    """Ports that are free for TCP and UDP at this moment."""
+    held: list[socket.socket] = []
+    ports: list[int] = []
+    try:
+        while len(ports) < count:
+            tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            held.append(tcp)
+            tcp.bind(("127.0.0.1", 0))
+            port = tcp.getsockname()[1]
+            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+            held.append(udp)
+            try:
+                udp.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            ports.append(port)
+    finally:
+        for each in held:
+            each.close()
+    return ports

@@ -1,0 +1,291 @@
+"""What packets mean: the event they are, or why they are none."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from radius_bridge.identity.events import Event, Kind
+from radius_bridge.policy.members import parse_prefix, user_group
+from radius_bridge.radius.accounting import LONGEST_ID, NotBound, Outcome, Rules, interpret, plain
+from radius_bridge.radius.clients import Client, Networks
+from radius_bridge.radius.dictionary import standard
+from radius_bridge.radius.packet import Attribute
+from radius_bridge.registry.keys import Keys
+
+NOW = 1_700_000_000.5
+HOUR = 3600
+RULES = Rules(default_lease=8 * HOUR, never_bind=Networks([parse_prefix("10.66.0.0/16")]))
+CLIENT = Client(
+    name="campus",
+    address=parse_prefix("198.51.100.1"),
+    secret=b"a shared secret!",
+    networks=Networks(map(parse_prefix, ("10.0.0.0/8", "2001:db8::/32"))),
+)
+EVERYWHERE = replace(CLIENT, networks=Networks(map(parse_prefix, ("0.0.0.0/0", "::/0"))))
+
+START: dict[str, str | list[str]] = {
+    "Acct-Status-Type": "Start",
+    "User-Name": "alice",
+    "Acct-Session-Id": "5E2A",
+    "NAS-Identifier": "switch-1",
+    "Framed-IP-Address": "10.1.2.3",
+}
+
+
+def packet(changes: dict[str, str | list[str] | None]) -> list[Attribute]:
+    """The attributes of START with changes; None leaves one out."""
+    pairs: list[Attribute] = []
+    for name, value in {**START, **changes}.items():
+        attribute = standard()[name]
+        for text in [value] if isinstance(value, str) else value or []:
+            pairs.append((attribute.number, attribute.encode(text)))
+    return pairs
+
+
+def outcome(client: Client = CLIENT, /, **changes: str | list[str] | None) -> Outcome:
+    return interpret(packet({name.replace("_", "-"): value for name, value in changes.items()}), client, RULES, NOW)
+
+
+def event(client: Client = CLIENT, /, **changes: str | list[str] | None) -> Event:
+    result = outcome(client, **changes)
+    assert result.event is not None
+    assert result.not_bound is None
+    return result.event
+
+
+def test_a_start_is_an_event() -> None:
+    assert event(Calling_Station_Id="02-00-00-00-00-01") == Event(
+        kind=Kind.START,
+        user="alice",
+        session="switch-1/5E2A",
+        addresses=(parse_prefix("10.1.2.3"),),
+        at=NOW,
+        started=NOW,
+        expires=NOW + 8 * HOUR,
+        source="campus",
+        nas="switch-1",
+        mac="02-00-00-00-00-01",
+        within=CLIENT.networks,
+    )
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [("Start", Kind.START), ("Stop", Kind.STOP), ("Interim-Update", Kind.INTERIM)]
+)
+def test_the_three_kinds_that_concern_one_session(status: str, kind: Kind) -> None:
+    assert event(Acct_Status_Type=status).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"Acct_Status_Type": "Accounting-On"}, NotBound.ON_OFF),
+        ({"Acct_Status_Type": "Accounting-Off"}, NotBound.ON_OFF),
+        ({"Acct_Status_Type": "Failed"}, NotBound.UNKNOWN_STATUS),
+        ({"Acct_Status_Type": "99"}, NotBound.UNKNOWN_STATUS),
+        ({"Acct_Status_Type": None}, NotBound.UNKNOWN_STATUS),
+        ({"Acct_Session_Id": None}, NotBound.NO_SESSION_ID),
+        ({"Acct_Session_Id": ""}, NotBound.NO_SESSION_ID),
+        ({"User_Name": None}, NotBound.BAD_NAME),
+        ({"User_Name": ""}, NotBound.BAD_NAME),
+        ({"User_Name": "a\nb"}, NotBound.BAD_NAME),
+        ({"User_Name": "\udcff\udcfe"}, NotBound.BAD_NAME),
+        ({"Framed_IP_Address": None}, NotBound.NO_ADDRESS),
+        ({"Framed_IP_Address": "0.0.0.0"}, NotBound.NO_ADDRESS),
+        ({"Framed_IP_Address": "255.255.255.254"}, NotBound.NO_ADDRESS),
+        ({"Framed_IP_Address": "255.255.255.255"}, NotBound.NO_ADDRESS),
+        ({"Framed_IP_Address": None, "Framed_IPv6_Address": "::"}, NotBound.NO_ADDRESS),
+        ({"Framed_IP_Address": "192.0.2.1"}, NotBound.ADDRESS_NOT_ALLOWED),
+        ({"Framed_IP_Address": "10.66.0.1"}, NotBound.ADDRESS_NOT_ALLOWED),
+        ({"Framed_IP_Address": None, "Framed_IPv6_Address": "2001:db9::1"}, NotBound.ADDRESS_NOT_ALLOWED),
+    ],
+)
+@pytest.mark.parametrize("status", ["Start", "Interim-Update"])
+def test_what_is_acknowledged_and_not_bound(status: str, changes: dict[str, str | None], reason: NotBound) -> None:
+    assert outcome(**{"Acct_Status_Type": status, **changes})[:2] == (None, reason)
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "0.1.2.3",
+        "169.254.1.1",
+        "224.0.0.1",
+        "239.255.255.250",
+        "::1",
+        "fe80::1",
+        "ff02::1",
+        "::ffff:127.0.0.1",
+        "::ffff:10.66.0.1",
+    ],
+)
+def test_what_is_nobodys_is_not_bound_though_the_clients_networks_have_it(address: str) -> None:
+    name = "Framed_IPv6_Address" if ":" in address else "Framed_IP_Address"
+    result = outcome(EVERYWHERE, **{"Framed_IP_Address": None, name: address})
+    assert result.not_bound is NotBound.ADDRESS_NOT_ALLOWED
+    assert len(result.refused) == 1
+
+
+def test_of_several_addresses_the_allowed_ones_are_bound_and_the_others_told() -> None:
+    result = outcome(Framed_IPv6_Address=["2001:db8::1", "fe80::1", "2001:db8::2", "2001:db8::1", "2001:db9::1"])
+    assert result.event is not None
+    assert [str(a) for a in result.event.addresses] == ["10.1.2.3", "2001:db8::1", "2001:db8::2"]
+    assert [str(a) for a in result.refused] == ["fe80::1", "2001:db9::1"]
+
+
+def test_a_v4_mapped_address_is_the_v4_address() -> None:
+    assert event(Framed_IPv6_Address="::ffff:10.1.2.3").addresses == (parse_prefix("10.1.2.3"),)
+
+
+@pytest.mark.parametrize(
+    ("realms", "name", "bound"),
+    [
+        (None, "alice@elsewhere.example", True),
+        ({"example.org"}, "alice@example.org", True),
+        ({"example.org"}, "alice@EXAMPLE.ORG", True),
+        ({"example.org"}, "alice", False),
+        ({"example.org", ""}, "alice", True),
+        ({"example.org"}, "alice@example.org@elsewhere.example", False),
+    ],
+)
+def test_a_client_binds_only_users_of_its_realms(realms: set[str] | None, name: str, bound: bool) -> None:
+    client = replace(CLIENT, realms=None if realms is None else frozenset(realms))
+    result = outcome(client, User_Name=name)
+    assert (result.not_bound is None) == bound
+    assert bound or result.not_bound is NotBound.REALM
+
+
+@pytest.mark.parametrize(
+    ("changes", "at"),
+    [
+        ({}, NOW),
+        ({"Acct_Delay_Time": "30"}, NOW - 30),
+        ({"Acct_Delay_Time": "4294967295"}, NOW),
+        ({"Event_Timestamp": "1699999990"}, 1699999990.0),
+        ({"Event_Timestamp": "1699999990", "Acct_Delay_Time": "5"}, 1699999990.0),
+        ({"Event_Timestamp": "1700000300"}, 1700000300.0),
+        ({"Event_Timestamp": "1700000301"}, NOW),
+        ({"Event_Timestamp": "1700000301", "Acct_Delay_Time": "5"}, NOW - 5),
+        ({"Event_Timestamp": str(1_700_000_000 - 7 * 86400 + 1)}, 1_700_000_001.0 - 7 * 86400),
+        ({"Event_Timestamp": str(1_700_000_000 - 7 * 86400)}, NOW),
+        ({"Event_Timestamp": "0"}, NOW),
+    ],
+)
+def test_when_it_happened(changes: dict[str, str], at: float) -> None:
+    assert event(**changes).at == at
+
+
+def test_a_session_timeout_counts_from_the_start_so_that_interim_updates_do_not_stretch_it() -> None:
+    interim = event(Acct_Status_Type="Interim-Update", Acct_Session_Time="600", Session_Timeout="3600")
+    assert interim.started == NOW - 600
+    assert interim.expires == NOW + 3000
+
+
+def test_a_session_timeout_that_is_over_is_told_as_it_is() -> None:
+    assert event(Acct_Session_Time="600", Session_Timeout="60").expires == NOW - 540
+
+
+@pytest.mark.parametrize("none", ["0", "4294967295"])
+def test_a_session_timeout_that_means_none_is_none(none: str) -> None:
+    assert event(Session_Timeout=none).expires == NOW + 8 * HOUR
+
+
+def test_the_clients_lease_comes_before_the_default_and_counts_from_the_event() -> None:
+    client = replace(CLIENT, lease=60)
+    assert event(client, Event_Timestamp="1699999990", Acct_Session_Time="600").expires == 1699999990 + 60
+
+
+def test_a_session_time_that_no_session_has_is_ignored() -> None:
+    assert event(Acct_Session_Time="4294967295").started == NOW
+
+
+@pytest.mark.parametrize(
+    ("changes", "session"),
+    [
+        ({}, "switch-1/5E2A"),
+        ({"NAS_IP_Address": "198.51.100.7"}, "switch-1/5E2A"),
+        ({"NAS_Identifier": None, "NAS_IP_Address": "198.51.100.7"}, "198.51.100.7/5E2A"),
+        ({"NAS_Identifier": None, "NAS_IPv6_Address": "2001:db8::7"}, "2001:db8::7/5E2A"),
+        ({"NAS_Identifier": None}, "campus/5E2A"),
+        ({"NAS_Identifier": "a/b", "Acct_Session_Id": "%/\udcff\0"}, "a%2Fb/%25%2F%FF%00"),
+    ],
+)
+def test_a_session_is_named_after_its_nas_and_its_id(changes: dict[str, str | None], session: str) -> None:
+    assert event(**changes).session == session
+
+
+def test_a_stop_without_an_address_is_an_event_without_addresses() -> None:
+    stop = event(Acct_Status_Type="Stop", Framed_IP_Address=None)
+    assert (stop.kind, stop.addresses, stop.session) == (Kind.STOP, (), "switch-1/5E2A")
+
+
+def test_a_stop_ends_what_could_not_be_bound_any_more() -> None:
+    client = replace(CLIENT, realms=frozenset({"example.org"}))
+    stop = event(client, Acct_Status_Type="Stop", User_Name=None, Framed_IP_Address="10.66.0.1")
+    assert (stop.user, stop.addresses) == ("", (parse_prefix("10.66.0.1"),))
+
+
+def test_a_stop_never_names_an_address_outside_the_clients_networks() -> None:
+    result = outcome(Acct_Status_Type="Stop", Framed_IP_Address="192.0.2.1")
+    assert result.event is not None
+    assert result.event.addresses == ()
+    assert result.refused == (parse_prefix("192.0.2.1"),)
+
+
+def test_a_value_of_the_wrong_length_is_ignored_and_counted() -> None:
+    pairs = [*packet({}), (168, b"short"), (27, b"\0"), (55, bytes(8))]
+    result = interpret(pairs, CLIENT, RULES, NOW)
+    assert result.event is not None
+    assert result.event.at == NOW
+    assert result.ignored == 3
+
+
+def test_the_first_of_a_repeated_attribute_counts() -> None:
+    assert event(User_Name=["alice", "bob"]).user == "alice"
+
+
+attributes = st.lists(
+    st.tuples(
+        st.sampled_from([1, 4, 8, 27, 31, 32, 40, 41, 44, 46, 55, 95, 168]) | st.integers(0, 255),
+        st.binary(max_size=20) | st.sampled_from([bytes((0, 0, 0, n)) for n in range(10)]),
+    ),
+    max_size=15,
+)
+
+
+@given(attributes)
+def test_any_attributes_are_an_event_or_a_reason(pairs: list[Attribute]) -> None:
+    result = interpret(pairs, EVERYWHERE, RULES, NOW)
+    assert (result.event is None) != (result.not_bound is None)
+
+
+@given(attributes, st.binary(max_size=253))
+def test_no_packet_binds_outside_the_clients_networks(pairs: list[Attribute], name: bytes) -> None:
+    result = interpret([*packet({}), (1, name), *pairs], CLIENT, RULES, NOW)
+    if result.event is not None:
+        assert all(address in CLIENT.networks for address in result.event.addresses)
+
+
+@given(
+    st.binary(max_size=253)
+    | st.text("$/%. \\@\0\n\u202eab" + "ü", max_size=60).map(lambda text: text.encode())
+    | st.sampled_from([b"..", b"$", b"$$", b"$dba$", b"a/../../$service$/x", b"%2F", b"x" * 253, b"\xff" * 253])
+)
+def test_no_user_name_leaves_its_group(name: bytes) -> None:
+    result = interpret([(1, name), *packet({"User-Name": None})], CLIENT, RULES, NOW)
+    if result.event is None:
+        assert result.not_bound is NotBound.BAD_NAME
+        return
+    key = Keys().group_member(user_group(result.event.user), result.event.addresses[0])
+    assert re.fullmatch(r"befw/\$alias\$/\$user\.[A-Za-z0-9._@+%-]+\$/10\.1\.2\.3", key)
+
+
+@given(st.binary(max_size=253), st.binary(max_size=253))
+def test_different_octets_are_different_text_without_slashes_and_of_bounded_length(a: bytes, b: bytes) -> None:
+    assert re.fullmatch(r"[A-Za-z0-9._:@+~% -]*", plain(a))
+    assert len(plain(a)) <= LONGEST_ID + 1
+    assert (plain(a) == plain(b)) == (a == b)

@@ -1,0 +1,297 @@
+"""The listener, over real sockets: nothing is answered that is not recorded."""
+
+import asyncio
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from prometheus_client import REGISTRY
+
+from radius_bridge.identity.events import Event
+from radius_bridge.policy.members import parse_prefix
+from radius_bridge.radius.accounting import Rules
+from radius_bridge.radius.clients import Client, Clients, Networks
+from radius_bridge.radius.dictionary import standard
+from radius_bridge.radius.packet import Attribute, accounting_request, is_response, parse
+from radius_bridge.radius.server import Drop, Listener
+from radius_bridge.registry.errors import NotRecorded
+
+SECRET = b"a shared secret!"
+RULES = Rules(default_lease=3600, never_bind=Networks([]))
+
+
+def client(name: str = "campus", secret: bytes = SECRET, *, address: str = "127.0.0.0/8") -> Client:
+    return Client(name, parse_prefix(address), secret, Networks([parse_prefix("10.0.0.0/8")]))
+
+
+CLIENTS = Clients([client(), client(address="::1")])
+
+
+def request(identifier: int = 1, secret: bytes = SECRET, /, **changes: str) -> bytes:
+    values = {
+        "Acct_Status_Type": "Start",
+        "User_Name": "alice",
+        "Acct_Session_Id": "5E2A",
+        "Framed_IP_Address": "10.1.2.3",
+    } | changes
+    pairs: list[Attribute] = []
+    for name, text in values.items():
+        attribute = standard()[name.replace("_", "-")]
+        pairs.append((attribute.number, attribute.encode(text)))
+    return accounting_request(identifier, pairs, secret)
+
+
+class Recorder:
+    """Takes events; the test says what becomes of them."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.futures: list[asyncio.Future[None]] = []
+
+    def submit(self, event: Event) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.events.append(event)
+        self.futures.append(future)
+        return future
+
+
+class Nas:
+    """Sends packets and hears responses."""
+
+    def __init__(self, host: str, port: int) -> None:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        self.socket = socket.socket(family, socket.SOCK_DGRAM)
+        self.socket.setblocking(False)
+        self.socket.bind(("::1" if family == socket.AF_INET6 else "127.0.0.1", 0))
+        self.server = (host, port)
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendto(data, self.server)
+
+    async def hear(self) -> tuple[bytes, str]:
+        """The next response and where it came from."""
+        loop = asyncio.get_running_loop()
+        data, peer = await asyncio.wait_for(loop.sock_recvfrom(self.socket, 4096), 5)
+        return data, peer[0]
+
+    def has_heard(self) -> bool:
+        try:
+            self.socket.recv(4096, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        return True
+
+
+class Bench:
+    """A listener with its recorder and NASes."""
+
+    def __init__(self, **options: int) -> None:
+        self.recorder = Recorder()
+        self.listener = Listener([("0.0.0.0", 0), ("::", 0)], CLIENTS, RULES, self.recorder.submit, **options)
+        self.listener.start()
+        self.nases: list[Nas] = []
+
+    def nas(self, host: str = "127.0.0.1") -> Nas:
+        port = self.listener.addresses[1 if ":" in host else 0][1]
+        self.nases.append(Nas(host, port))
+        return self.nases[-1]
+
+    async def recorded(self, count: int) -> None:
+        await until(lambda: len(self.recorder.events) >= count)
+
+    async def shut(self) -> None:
+        self.listener.close()
+        await self.listener.drain(0)
+        for nas in self.nases:
+            nas.socket.close()
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < deadline, "waited for 5 seconds"
+        await asyncio.sleep(0.002)
+
+
+def dropped(reason: Drop) -> float:
+    return REGISTRY.get_sample_value("radius_bridge_dropped_total", {"reason": reason.value}) or 0.0
+
+
+@pytest.fixture
+async def bench() -> AsyncIterator[Bench]:
+    made = Bench()
+    yield made
+    await made.shut()
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1"])
+async def test_the_response_leaves_after_the_commit_and_from_the_address_that_was_asked(
+    bench: Bench, host: str
+) -> None:
+    nas = bench.nas(host)
+    sent = request(Proxy_State="0x0102")
+    nas.send(sent)
+    await bench.recorded(1)
+    assert bench.recorder.events[0].user == "alice"
+    assert not nas.has_heard()
+
+    bench.recorder.futures[0].set_result(None)
+    response, source = await nas.hear()
+    assert is_response(response, sent, SECRET)
+    assert parse(response).attributes == [(33, b"\x01\x02")]
+    assert source == host
+
+
+async def test_a_repetition_in_progress_is_dropped_and_later_answered_from_the_cache(bench: Bench) -> None:
+    nas = bench.nas()
+    sent = request()
+    before = dropped(Drop.IN_PROGRESS)
+    nas.send(sent)
+    await bench.recorded(1)
+    nas.send(sent)
+    await until(lambda: dropped(Drop.IN_PROGRESS) == before + 1)
+    assert not nas.has_heard()
+
+    bench.recorder.futures[0].set_result(None)
+    first, _ = await nas.hear()
+    nas.send(sent)
+    second, _ = await nas.hear()
+    assert first == second
+    assert len(bench.recorder.events) == 1
+
+
+async def test_what_was_not_recorded_is_not_answered_and_its_repetition_is_processed(bench: Bench) -> None:
+    nas = bench.nas()
+    sent = request()
+    before = dropped(Drop.NOT_RECORDED)
+    nas.send(sent)
+    await bench.recorded(1)
+    bench.recorder.futures[0].set_exception(NotRecorded("Consul is down"))
+    await until(lambda: dropped(Drop.NOT_RECORDED) == before + 1)
+    assert not nas.has_heard()
+
+    nas.send(sent)
+    await bench.recorded(2)
+    bench.recorder.futures[1].set_result(None)
+    response, _ = await nas.hear()
+    assert is_response(response, sent, SECRET)
+
+
+async def test_an_error_nobody_foresaw_is_no_response_either(bench: Bench) -> None:
+    nas = bench.nas()
+    before = dropped(Drop.FAILED)
+    nas.send(request())
+    await bench.recorded(1)
+    bench.recorder.futures[0].set_exception(ZeroDivisionError())
+    await until(lambda: dropped(Drop.FAILED) == before + 1)
+    assert not nas.has_heard()
+
+
+async def test_a_newer_request_under_the_same_identifier_is_the_one_that_is_answered(bench: Bench) -> None:
+    nas = bench.nas()
+    nas.send(request())
+    newer = request(Acct_Delay_Time="5")
+    nas.send(newer)
+    await bench.recorded(2)
+    bench.recorder.futures[0].set_result(None)
+    bench.recorder.futures[1].set_result(None)
+    response, _ = await nas.hear()
+    assert is_response(response, newer, SECRET)
+    assert not nas.has_heard()
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (request(1, b"another secret!!"), Drop.WRONG_SECRET),
+        (request()[:-1], Drop.MALFORMED),
+        (b"", Drop.MALFORMED),
+        (b"\x01\x01\x00\x14" + bytes(16), Drop.NOT_ACCOUNTING),
+        (accounting_request(1, [(40, b"\0\0\0\1"), (80, bytes(16))], SECRET), Drop.WRONG_SECRET),
+    ],
+)
+async def test_what_is_not_genuine_is_dropped_in_silence(bench: Bench, data: bytes, reason: Drop) -> None:
+    nas = bench.nas()
+    before = dropped(reason)
+    nas.send(data)
+    await until(lambda: dropped(reason) == before + 1)
+    assert not nas.has_heard()
+    assert not bench.recorder.events
+
+
+async def test_strangers_are_dropped_until_a_reload_knows_them(bench: Bench) -> None:
+    nas = bench.nas()
+    before = dropped(Drop.UNKNOWN_CLIENT)
+    bench.listener.reload(Clients([client(address="192.0.2.0/24")]), RULES)
+    nas.send(request())
+    await until(lambda: dropped(Drop.UNKNOWN_CLIENT) == before + 1)
+
+    secret = b"another secret!!"
+    bench.listener.reload(Clients([client("campus-2", secret)]), RULES)
+    nas.send(request(1, secret))
+    await bench.recorded(1)
+    assert bench.recorder.events[0].source == "campus-2"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"Acct_Status_Type": "Accounting-On"}, {"Framed_IP_Address": "192.0.2.1"}, {"User_Name": "\udcff"}],
+)
+async def test_what_is_not_bound_is_acknowledged_at_once(bench: Bench, changes: dict[str, str]) -> None:
+    nas = bench.nas()
+    sent = request(**changes)
+    nas.send(sent)
+    response, _ = await nas.hear()
+    assert is_response(response, sent, SECRET)
+    assert not bench.recorder.events
+
+
+async def test_requests_beyond_the_limit_are_dropped_and_may_come_again() -> None:
+    bench = Bench(in_flight_limit=2)
+    nas = bench.nas()
+    before = dropped(Drop.OVERLOAD)
+    for identifier in range(3):
+        nas.send(request(identifier))
+    await until(lambda: dropped(Drop.OVERLOAD) == before + 1)
+    for future in bench.recorder.futures:
+        future.set_result(None)
+    await nas.hear()
+    await nas.hear()
+    nas.send(request(2))
+    await bench.recorded(3)
+    await bench.shut()
+
+
+async def test_closing_reads_no_more_and_draining_answers_what_is_in_flight() -> None:
+    bench = Bench()
+    nas = bench.nas()
+    sent = request()
+    nas.send(sent)
+    await bench.recorded(1)
+    bench.listener.close()
+    nas.send(request(2))
+    draining = asyncio.create_task(bench.listener.drain(5))
+    await asyncio.sleep(0)
+    bench.recorder.futures[0].set_result(None)
+    assert await draining == 0
+    response, _ = await nas.hear()
+    assert is_response(response, sent, SECRET)
+    assert len(bench.recorder.events) == 1
+    await bench.shut()
+
+
+async def test_draining_ends_in_time_and_says_what_is_left() -> None:
+    bench = Bench()
+    bench.nas().send(request())
+    await bench.recorded(1)
+    bench.listener.close()
+    assert await bench.listener.drain(0.05) == 1
+    bench.recorder.futures[0].set_result(None)  # too late: the sockets are shut, and nothing breaks
+    await bench.shut()
+
+
+async def test_an_address_that_cannot_be_opened_is_named() -> None:
+    listener = Listener([("192.0.2.1", 1813)], CLIENTS, RULES, Recorder().submit)
+    with pytest.raises(OSError, match=r"cannot listen on 192\.0\.2\.1:1813/udp"):
+        listener.start()

@@ -1,0 +1,28 @@
+"""Events for tests: one session of one user at one address, an hour long unless said otherwise."""
+
+from radius_bridge.identity.events import Event, Kind
+from radius_bridge.policy.members import Prefix, parse_prefix
+
+ADDRESS = parse_prefix("192.0.2.1")
+OTHER = parse_prefix("192.0.2.2")
+
+
+def event(
+    kind: Kind,
+    user: str,
+    at: float,
+    *addresses: Prefix,
+    session: str = "",
+    lease: float = 3600.0,
+) -> Event:
+    """What a NAS reports at `at` (epoch seconds); the session is the user's only one unless it is named."""
+    return Event(
+        kind=kind,
+        user=user,
+        session=session or f"nas/{user}",
+        addresses=addresses,
+        at=at,
+        started=at,
+        expires=at + lease,
+        source="127.0.0.1",
+    )

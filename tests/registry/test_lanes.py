@@ -1,0 +1,212 @@
+"""Lanes against faults that a real Consul cannot be made to show at a given moment."""
+
+import asyncio
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from radius_bridge.identity.events import Event, Kind
+from radius_bridge.policy.expiry import format_expiry
+from radius_bridge.policy.members import Prefix, user_group
+from radius_bridge.registry import lanes as lanes_module
+from radius_bridge.registry.errors import NotRecorded
+from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.kv import Entry
+from radius_bridge.registry.lanes import Lanes
+from radius_bridge.registry.records import decode_binding
+from tests.registry.events import ADDRESS, OTHER, event
+from tests.registry.fake_consul import FakeConsul, Fault
+
+KEYS = Keys()
+NOW = 1_800_000_000.0
+ALICE = "befw/$alias$/$user.alice$/192.0.2.1"
+
+
+@pytest.fixture(autouse=True)
+def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes_module, "BACKOFF", (0.001, 0.01))
+
+
+def make_lanes(consul: FakeConsul, **options: float) -> Lanes:
+    return Lanes(consul, KEYS, clock=lambda: NOW, **options)  # type: ignore[arg-type]  # ints are floats here
+
+
+async def test_an_answer_lost_after_the_commit_is_found_out_and_not_repeated() -> None:
+    faults = iter([Fault.ANSWER_LOST])
+    consul = FakeConsul(lambda: next(faults, Fault.NONE))
+    async with make_lanes(consul) as lanes:
+        await lanes.submit(event(Kind.START, "alice", NOW, ADDRESS))
+    assert consul.store[ALICE].value == b"1800003600"
+    assert consul.store[ALICE].modify_index == 1, "it was not written twice"
+    assert lanes.counters["committed"] == 1
+
+
+async def test_a_request_that_arrives_after_it_was_given_up_changes_nothing_that_came_later() -> None:
+    faults = iter([Fault.LATE])
+    consul = FakeConsul(lambda: next(faults, Fault.NONE))
+    async with make_lanes(consul) as lanes:
+        await asyncio.gather(
+            lanes.submit(event(Kind.START, "alice", NOW, ADDRESS)),
+            lanes.submit(event(Kind.STOP, "alice", NOW + 1, ADDRESS)),
+        )
+    assert ALICE not in consul.store
+
+
+async def test_what_cannot_be_committed_in_time_is_not_recorded() -> None:
+    consul = FakeConsul(lambda: Fault.REQUEST_LOST)
+    async with make_lanes(consul, patience=0.05) as lanes:
+        with pytest.raises(NotRecorded, match=r"0\.05 s"):
+            await lanes.submit(event(Kind.START, "alice", NOW, ADDRESS))
+    assert lanes.counters["not_recorded"] == 1
+    assert lanes.known.addresses("nas/alice") == frozenset(), "nothing is kept of what failed"
+
+
+async def test_a_full_queue_refuses_at_once() -> None:
+    lanes = make_lanes(FakeConsul(), queue_limit=1)
+    first = lanes.submit(event(Kind.START, "alice", NOW, ADDRESS))
+    with pytest.raises(NotRecorded, match="full"):
+        await lanes.submit(event(Kind.START, "bob", NOW, OTHER))
+    assert lanes.counters["overflow"] == 1
+    async with lanes:
+        await first
+
+
+async def test_closing_fails_what_is_not_committed_and_takes_nothing_more() -> None:
+    lanes = make_lanes(FakeConsul())
+    waiting = lanes.submit(event(Kind.START, "alice", NOW, ADDRESS))
+    await lanes.close()
+    with pytest.raises(NotRecorded, match="shutting down"):
+        await waiting
+    with pytest.raises(NotRecorded, match="shutting down"):
+        await lanes.submit(event(Kind.START, "alice", NOW, ADDRESS))
+
+
+async def test_draining_waits_for_what_was_submitted() -> None:
+    async with make_lanes(FakeConsul()) as lanes:
+        futures = [lanes.submit(event(Kind.START, f"u{n}", NOW, Prefix(4, n, 32))) for n in range(500)]
+        assert await lanes.drain(5)
+        assert all(future.done() for future in futures)
+
+
+async def test_the_events_of_one_address_are_made_into_one_change() -> None:
+    consul = FakeConsul()
+    lanes = make_lanes(consul)
+    futures = [lanes.submit(event(Kind.START, "alice", NOW + n, ADDRESS)) for n in range(100)]
+    async with lanes:
+        await asyncio.gather(*futures)
+    assert consul.sizes == [2]
+    assert consul.store[ALICE].value == b"1800003699"
+
+
+async def test_a_stop_that_names_no_address_ends_what_its_session_claimed_even_a_moment_ago() -> None:
+    consul = FakeConsul()
+    async with make_lanes(consul) as lanes:
+        start = lanes.submit(event(Kind.START, "alice", NOW, ADDRESS, OTHER))
+        stop = lanes.submit(event(Kind.STOP, "alice", NOW + 1))
+        await asyncio.gather(start, stop)
+    assert not [key for key in consul.store if key.startswith(KEYS.groups)]
+
+
+async def test_a_stop_that_names_one_address_ends_its_session_on_the_others_too() -> None:
+    consul = FakeConsul()
+    async with make_lanes(consul) as lanes:
+        await lanes.submit(event(Kind.START, "alice", NOW, ADDRESS, OTHER))
+        await lanes.submit(event(Kind.STOP, "alice", NOW + 1, ADDRESS))
+    assert not [key for key in consul.store if key.startswith(KEYS.groups)]
+
+
+async def test_a_stop_of_an_unknown_session_without_an_address_is_nothing_to_do() -> None:
+    async with make_lanes(FakeConsul(lambda: Fault.REQUEST_LOST)) as lanes:
+        await lanes.submit(event(Kind.STOP, "alice", NOW))
+        assert lanes.counters["unknown_stops"] == 1
+
+
+async def test_an_unreadable_record_is_replaced_and_the_event_is_kept() -> None:
+    consul = FakeConsul()
+    key = KEYS.binding(ADDRESS)
+    consul.index = 7
+    consul.store[key] = Entry(key, 7, raw=b"not a record")
+    async with make_lanes(consul) as lanes:
+        await lanes.submit(event(Kind.START, "alice", NOW, ADDRESS))
+    assert decode_binding(key, consul.store[key].value).owner == "alice"
+    assert lanes.counters["bad_records"] == 1
+
+
+async def test_a_fault_of_ours_costs_the_event_and_not_the_lane(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with make_lanes(FakeConsul()) as lanes:
+        with monkeypatch.context() as patch:
+            patch.setattr(lanes_module, "apply", broken)
+            with pytest.raises(NotRecorded, match="internal error"):
+                await lanes.submit(event(Kind.START, "alice", NOW, ADDRESS))
+        await lanes.submit(event(Kind.START, "alice", NOW, ADDRESS))
+    assert lanes.counters["faults"] == 1
+
+
+async def test_a_caller_who_went_away_disturbs_nobody() -> None:
+    consul = FakeConsul()
+    lanes = make_lanes(consul)
+    lanes.submit(event(Kind.START, "alice", NOW, ADDRESS)).cancel()
+    other = lanes.submit(event(Kind.START, "bob", NOW, OTHER))
+    async with lanes:
+        await other
+        await lanes.drain(1)
+    assert ALICE in consul.store
+
+
+USERS = ("alice", "bob", "carol")
+ADDRESSES = (ADDRESS, OTHER)
+
+steps = st.lists(
+    st.tuples(
+        st.sampled_from(list(Kind)),
+        st.sampled_from(USERS),
+        st.sampled_from(ADDRESSES),
+        st.integers(0, 20),
+        st.booleans(),
+    ),
+    max_size=25,
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(steps=steps, seed=st.integers(0, 1000))
+def test_whatever_fails_two_bridges_keep_bindings_and_groups_in_step_and_lose_nothing_answered(
+    steps: list[tuple[Kind, str, Prefix, int, bool]], seed: int
+) -> None:
+    asyncio.run(_two_bridges(steps, random.Random(seed)))
+
+
+async def _two_bridges(steps: list[tuple[Kind, str, Prefix, int, bool]], dice: random.Random) -> None:
+    consul = FakeConsul(lambda: dice.choices(list(Fault), (6, 1, 1, 1))[0])
+    answered: list[tuple[Event, Prefix]] = []
+    async with make_lanes(consul, count=2) as first, make_lanes(consul, count=2) as second:
+        futures = []
+        for kind, user, address, offset, by_first in steps:
+            each = event(kind, user, NOW + offset, address)
+            futures.append((each, address, (first if by_first else second).submit(each)))
+            if dice.random() < 0.3:
+                await asyncio.sleep(0)
+        for each, address, future in futures:
+            await future
+            answered.append((each, address))
+    bindings = {
+        address: decode_binding(key, consul.store[key].value)
+        for address in ADDRESSES
+        if (key := KEYS.binding(address)) in consul.store
+    }
+    members = {key: entry.value for key, entry in consul.store.items() if key.startswith(KEYS.groups)}
+    assert members == {
+        KEYS.group_member(user_group(binding.owner), address): format_expiry(binding.expires)
+        for address, binding in bindings.items()
+        if binding.owner
+    }
+    for each, address in answered:
+        claim = bindings[address].claims[each.session]
+        assert claim.at >= each.at
+        if claim.at == each.at and each.kind is Kind.STOP:
+            assert claim.ended

@@ -1,0 +1,48 @@
+"""What every long-running process of ours does the same way."""
+
+import asyncio
+import os
+import signal
+import socket
+from pathlib import Path
+
+import pytest
+
+from radius_bridge.process import notify_systemd, run_until, signals
+
+
+async def test_sigterm_stops_and_sighup_reloads() -> None:
+    reloads: list[int] = []
+    async with signals(lambda: reloads.append(1)) as stop:
+        os.kill(os.getpid(), signal.SIGHUP)
+        os.kill(os.getpid(), signal.SIGTERM)
+        await asyncio.wait_for(run_until(stop, asyncio.sleep(3600)), 5)
+    assert reloads == [1]
+
+
+async def test_a_task_that_fails_is_heard_of() -> None:
+    async def fails() -> None:
+        raise LookupError("gone")
+
+    with pytest.raises(LookupError, match="gone"):
+        await run_until(asyncio.Event(), asyncio.sleep(3600), fails())
+
+
+async def test_a_task_that_ends_by_itself_is_a_fault() -> None:
+    with pytest.raises(RuntimeError, match="ended by itself"):
+        await run_until(asyncio.Event(), asyncio.sleep(0))
+
+
+def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "notify"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind(str(path))
+        systemd.settimeout(5)
+        monkeypatch.setenv("NOTIFY_SOCKET", str(path))
+        notify_systemd("READY=1")
+        assert systemd.recv(100) == b"READY=1"
+
+
+def test_without_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    notify_systemd("READY=1")
