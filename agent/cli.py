@@ -43,10 +43,12 @@ def main() -> None:
 
 def _settings(path: Path) -> AgentSettings:
     try:
-        return configfile.read(path, AgentSettings)
-    except configfile.ConfigError as error:
+        settings = configfile.read(path, AgentSettings)
+        settings.consul.read_token()
+    except (configfile.ConfigError, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(USAGE) from None
+    return settings
 
 
 @app.command()

@@ -64,7 +64,7 @@ class Change:
     seconds: float = 0.0
 
     def __bool__(self) -> bool:
-        return bool(self.rebuilt or self.added or self.deleted or self.rules)
+        return bool(self.rebuilt or self.added or self.deleted or self.refused or self.rules)
 
     def summary(self) -> dict[str, Any]:
         """The same in few words, for the log."""
@@ -325,10 +325,10 @@ class IpsetDataplane:
                 elif held.again:
                     held.again.pop(prefix, None)
             refused = await self._socket.write(Operation.ADD, set_name(kind, name) + suffix, kind, entries)
+            run.change.added += len(entries) - len(refused)
             run.change.refused += [f"{name} {each.prefix}: {each.reason}" for each in refused]
             held.count[kind] += sum(prefix not in held.entries for prefix in prefixes)
         held.entries.update(additions)
-        run.change.added += len(additions)
 
     async def _delete(self, run: _Run, name: str, prefixes: Iterable[Prefix]) -> None:
         held = self._held[name]

@@ -50,7 +50,9 @@ KINDS = (Kind(4, True), Kind(4, False), Kind(6, True), Kind(6, False))
 
 def kind_of(prefix: Prefix) -> Kind:
     """The kind of set that holds `prefix`."""
-    return Kind(prefix.version, prefix.is_host)
+    if prefix.version == 4:
+        return KINDS[0] if prefix.length == 32 else KINDS[1]
+    return KINDS[2] if prefix.length == 128 else KINDS[3]
 
 
 def set_name(kind: Kind, name: str) -> str:
@@ -84,30 +86,21 @@ def kernel_entries(members: Mapping[Prefix, float]) -> Mapping[Prefix, float]:
     return entries
 
 
-class Timeout(NamedTuple):
-    """How an end is told to the kernel."""
-
-    seconds: int
-    """The entry's timeout; 0 is permanent."""
-    again: float | None
-    """When it must be programmed again because the kernel cannot hold its end; None: never."""
-
-
-def timeout(name: str, end: float, now: float) -> Timeout:
+def timeout(name: str, end: float, now: float) -> tuple[int, float | None]:
     """The kernel timeout of an entry of the service or override `name` that ends at `end` and is not over.
 
-    `end` is in epoch seconds or NEVER. An end too far away for the kernel is cut short for a grant, and
-    renewed in time; for DENY that would open what must stay closed, so there it is permanent until the kernel
-    can hold it.
+    `end` is in epoch seconds or NEVER. Gives the timeout in seconds, where 0 is permanent, and when the entry must
+    be programmed again (epoch seconds) if the kernel cannot hold its end. Such a grant is cut short, and renewed in
+    time; for DENY that would open what must stay closed, so there it is permanent until the kernel can hold it.
     """
     if end < 0:
-        return Timeout(0, None)
+        return 0, None
     left = math.floor(end - now)
     if left <= LONGEST_TIMEOUT:
-        return Timeout(max(1, left), None)
+        return max(1, left), None
     if name == DENY:
-        return Timeout(0, end - LONGEST_TIMEOUT)
-    return Timeout(LONGEST_TIMEOUT, now + LONGEST_TIMEOUT // 2)
+        return 0, end - LONGEST_TIMEOUT
+    return LONGEST_TIMEOUT, now + LONGEST_TIMEOUT // 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,12 +152,14 @@ class Size(NamedTuple):
     """How a set is created."""
 
     maxelem: int
+    """How many entries it may hold."""
     hashsize: int
+    """Buckets, a power of two: enough that the kernel need not enlarge the table while it is filled."""
 
 
 def size(need: int) -> Size:
     """The size of a set that must hold `need` entries now and may double before it is built anew."""
     return Size(
         maxelem=max(_LEAST_ROOM, 1 << (2 * need - 1).bit_length() if need else 0),
-        hashsize=max(64, 1 << (need // 4).bit_length()),
+        hashsize=max(1024, 1 << (need - 1).bit_length() if need else 0),
     )

@@ -63,10 +63,12 @@ def serve(
 
 def _settings(path: Path) -> Settings:
     try:
-        return configfile.read(path, Settings)
-    except configfile.ConfigError as error:
+        settings = configfile.read(path, Settings)
+        settings.consul.read_token()
+    except (configfile.ConfigError, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(USAGE) from None
+    return settings
 
 
 async def _serve(path: Path, settings: Settings) -> None:

@@ -114,4 +114,4 @@ def test_a_set_may_double_before_it_is_built_anew(need: int) -> None:
     made = size(need)
     assert made.maxelem >= max(65_536, 2 * need)
     assert math.log2(made.hashsize).is_integer()
-    assert made.hashsize >= 64
+    assert made.hashsize >= max(1024, need)
