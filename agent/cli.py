@@ -31,9 +31,7 @@ OK, FAILED, USAGE, NOT_RUNNING = 0, 1, 2, 3
 
 DEFAULT_CONFIG = Path("/etc/radius-bridge-agent/agent.toml")
 
-ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", metavar="FILE", help="The agent's configuration.")
-]
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The agent's configuration.")]
 
 
 def main() -> None:
@@ -128,9 +126,7 @@ def _print_status(answer: dict[str, Any]) -> None:
     if answer["last_change"]:
         change = answer["last_change"]
         took = (change["programmed"] - change["woken"]) * 1000
-        console.print(
-            f"last change {ago(change['programmed'])}, in the kernel {took:.1f} ms after it was heard"
-        )
+        console.print(f"last change {ago(change['programmed'])}, in the kernel {took:.1f} ms after it was heard")
     freshness = (f"{source} {age:.0f}s" for source, age in answer["contact_age_s"].items())
     console.print(f"heard from Consul: {', '.join(freshness) or 'nothing yet'} ago")
     table = Table(box=None, header_style="bold", pad_edge=False)

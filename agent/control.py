@@ -28,11 +28,7 @@ async def serve(path: Path, answers: dict[str, Callable[[], dict[str, Any]]]) ->
             async with asyncio.timeout(TIMEOUT):
                 question = (await reader.readuntil(b"\n")).decode().strip()
                 known = answers.get(question)
-                reply = (
-                    known()
-                    if known
-                    else {"error": f"unknown question {question!r}", "known": sorted(answers)}
-                )
+                reply = known() if known else {"error": f"unknown question {question!r}", "known": sorted(answers)}
                 writer.write(json.dumps(reply).encode() + b"\n")
                 await writer.drain()
         except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -73,7 +69,7 @@ async def ask(path: Path, question: str) -> dict[str, Any]:
     except PermissionError:
         raise NotRunning(f"{path}: only root may ask the agent") from None
     except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
-        raise NotRunning(f"no agent answers at {path} ({error or type(error).__name__})") from None
+        raise NotRunning(f"no agent answers at {path} ({str(error) or type(error).__name__})") from None
     if not isinstance(answer, dict):
         raise NotRunning(f"{path}: that is no agent")
     return answer

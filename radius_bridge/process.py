@@ -70,13 +70,13 @@ async def run_until(stop: asyncio.Event, *coroutines: Coroutine[Any, Any, None])
 
     None of them may end by itself: if one does, its error (or a RuntimeError) is raised, so that no task dies unseen.
     """
-    tasks = [asyncio.create_task(coroutine, name=coroutine.__qualname__) for coroutine in coroutines]
+    tasks = [asyncio.create_task(coroutine) for coroutine in coroutines]
     waiter = asyncio.create_task(stop.wait(), name="stop")
     try:
         done, _ = await asyncio.wait([waiter, *tasks], return_when=asyncio.FIRST_COMPLETED)
         for task in done - {waiter}:
             task.result()
-            raise RuntimeError(f"{task.get_name()} ended by itself")
+            raise RuntimeError(f"{task.get_coro()} ended by itself")
     finally:
         for task in (waiter, *tasks):
             task.cancel()

@@ -35,7 +35,7 @@ Endpoint = tuple[str, int]
 
 def _prefix(value: Any) -> Prefix:
     if not isinstance(value, str):
-        raise ValueError('write an address or a network as text, such as "192.0.2.1" or "2001:db8::/32"')  # noqa: TRY004
+        raise ValueError('write an address or a network as text, such as "192.0.2.1" or "2001:db8::/32"')
     try:
         return parse_prefix(value)
     except ValueError as error:
@@ -56,7 +56,7 @@ def _endpoint(value: Any) -> Endpoint:
 
 def _seconds(value: Any) -> int:
     if not isinstance(value, str | int) or isinstance(value, bool):
-        raise ValueError("write seconds (3600) or a duration (8h)")  # noqa: TRY004
+        raise ValueError("write seconds (3600) or a duration (8h)")
     return parse_duration(str(value))
 
 

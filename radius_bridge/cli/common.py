@@ -27,9 +27,7 @@ T = TypeVar("T")
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 ForOption = Annotated[
     str,
-    typer.Option(
-        "--for", metavar="DURATION", help="How long, for example 45m, 8h, 7d; without it, for good."
-    ),
+    typer.Option("--for", metavar="DURATION", help="How long, for example 45m, 8h, 7d; without it, for good."),
 ]
 
 OK, FAILED, USAGE = 0, 1, 2
@@ -139,6 +137,4 @@ def print_table(columns: list[str], rows: list[list[str]], empty: str) -> None:
 
 def _plain(cell: str) -> str:
     """A cell that neither markup nor control characters can change."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in cell).replace(
-        "[", "\\["
-    )
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in cell).replace("[", "\\[")

@@ -27,9 +27,7 @@ from radius_bridge.registry.reading import read_grants
 
 WhoArgument = Annotated[
     str,
-    typer.Argument(
-        metavar="WHO", help="A user name, `group:NAME`, an address or a network.", show_default=False
-    ),
+    typer.Argument(metavar="WHO", help="A user name, `group:NAME`, an address or a network.", show_default=False),
 ]
 ServiceArgument = Annotated[
     str, typer.Argument(metavar="SERVICE", help="For example `ssh_tcp_22`: name, protocol, first port.")
@@ -37,9 +35,7 @@ ServiceArgument = Annotated[
 NodeOption = Annotated[str, typer.Option("--on", metavar="NODE", help="Only on this node.")]
 DcOption = Annotated[
     str,
-    typer.Option(
-        "--dc", metavar="DC", help="Only in this datacenter; with --on, the node's (else Consul's own)."
-    ),
+    typer.Option("--dc", metavar="DC", help="Only in this datacenter; with --on, the node's (else Consul's own)."),
 ]
 
 
@@ -91,9 +87,7 @@ def list_grants(
 
     async def work(consul: Consul, keys: Keys) -> tuple[list[tuple[GrantKey, float]], list[str]]:
         reading = read_grants(keys, (await consul.read(keys.services)).entries)
-        return sorted(
-            reading.data.items(), key=lambda item: (item[0].service, str(item[0]))
-        ), reading.problems
+        return sorted(reading.data.items(), key=lambda item: (item[0].service, str(item[0]))), reading.problems
 
     found, problems = with_consul(work)
     found = [(grant, expires) for grant, expires in found if name in {"", grant.service}]

@@ -33,9 +33,7 @@ BRIDGES_OWN = (USER_PREFIX, "radius.")
 GroupArgument = Annotated[str, typer.Argument(metavar="GROUP", help="The group's name, for example `staff`.")]
 MemberArgument = Annotated[
     str,
-    typer.Argument(
-        metavar="MEMBER", help="A user name, `group:NAME`, an address or a network.", show_default=False
-    ),
+    typer.Argument(metavar="MEMBER", help="A user name, `group:NAME`, an address or a network.", show_default=False),
 ]
 
 
@@ -63,17 +61,13 @@ def remove(group: GroupArgument, member: MemberArgument) -> None:
         return known
 
     if not with_consul(work, writes=True):
-        fail(
-            f"{describe(who)} is not in group:{out_of.name}; `radius-bridge group show {out_of.name}` lists who is"
-        )
+        fail(f"{describe(who)} is not in group:{out_of.name}; `radius-bridge group show {out_of.name}` lists who is")
     typer.echo(f"{describe(who)} is no longer in group:{out_of.name}")
 
 
 @app.command()
 def show(
-    group: Annotated[
-        str, typer.Argument(metavar="[GROUP]", help="One group; `user.NAME` for a user's own.")
-    ] = "",
+    group: Annotated[str, typer.Argument(metavar="[GROUP]", help="One group; `user.NAME` for a user's own.")] = "",
     as_json: JsonOption = False,
 ) -> None:
     """List a group's members, or all groups of engineers."""

@@ -30,9 +30,7 @@ DEFAULT_CONFIG = Path("/etc/radius-bridge/radius-bridge.toml")
 DRAIN = 5.0
 """Seconds that SIGTERM leaves for what is in flight."""
 
-ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", metavar="FILE", help="The bridge's configuration.")
-]
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The bridge's configuration.")]
 
 
 def check_config(config: ConfigOption = DEFAULT_CONFIG) -> None:
@@ -40,9 +38,7 @@ def check_config(config: ConfigOption = DEFAULT_CONFIG) -> None:
     settings = _settings(config)
     typer.echo(f"{config}: good")
     for client in settings.client:
-        typer.echo(
-            f"  client {client.name}: {client.address} may bind {', '.join(map(str, client.networks))}"
-        )
+        typer.echo(f"  client {client.name}: {client.address} may bind {', '.join(map(str, client.networks))}")
 
 
 def serve(
@@ -88,9 +84,7 @@ async def _serve(path: Path, settings: Settings) -> None:
                 settings.radius.listen,
                 settings.metrics,
             ):
-                log.warning(
-                    "only clients, default_lease and never_bind are read anew; the rest needs a restart"
-                )
+                log.warning("only clients, default_lease and never_bind are read anew; the rest needs a restart")
             log.info("configuration taken", clients=len(fresh.client))
 
         async with signals(reload) as stop:

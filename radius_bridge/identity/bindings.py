@@ -88,9 +88,7 @@ def apply(binding: Binding, event: Event, now: float) -> Binding:
         source=event.source,
     )
     if not over:
-        rivals = {
-            s: c for s, c in claims.items() if c.is_live(now) and c.user != event.user and s != event.session
-        }
+        rivals = {s: c for s, c in claims.items() if c.is_live(now) and c.user != event.user and s != event.session}
         if any((rival.since, rival.at) > (claim.since, claim.at) for rival in rivals.values()):
             claim = msgspec.structs.replace(claim, ended=True)
     if not claim.ended:

@@ -24,7 +24,7 @@ async def test_an_unknown_question_is_answered_with_the_known_ones(tmp_path: Pat
 
 
 async def test_without_an_agent_the_error_names_the_socket(tmp_path: Path) -> None:
-    with pytest.raises(NotRunning, match="control.sock"):
+    with pytest.raises(NotRunning, match=r"control\.sock"):
         await ask(tmp_path / "control.sock", "status")
 
 

@@ -54,7 +54,7 @@ def test_a_tagged_service_without_a_port_is_a_problem_that_names_it() -> None:
 
 def test_files_in_befws_form_are_read(tmp_path: Path) -> None:
     entry = {"name": "App", "mode": "x", "protocol": "udp", "port": 33}
-    entry["ports"] = ["22/tcp", "8080:8090", {"port": 34, "protocol": "udp"}]  # type: ignore[assignment]
+    entry["ports"] = ["22/tcp", "8080:8090", {"port": 34, "protocol": "udp"}]
     (tmp_path / "app.json").write_text(json.dumps(entry))
     (tmp_path / "note.txt").write_text("not a service")
     (service,) = find_in_files(tmp_path).services

@@ -119,9 +119,7 @@ def test_a_binding_survives_json() -> None:
 
 
 events = st.builds(
-    lambda kind, user, session, at, length: event(
-        kind, user, f"{user}/{session}", at, started=at, expires=at + length
-    ),
+    lambda kind, user, session, at, length: event(kind, user, f"{user}/{session}", at, started=at, expires=at + length),
     st.sampled_from(Kind),
     st.sampled_from(["alice", "bob"]),
     st.integers(1, 2),

@@ -1,5 +1,7 @@
 """User names as they arrive, and those that are never bound."""
 
+from contextlib import suppress
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,9 +9,7 @@ from hypothesis import strategies as st
 from radius_bridge.identity.names import NameRefused, realm_of, user_name
 
 
-@pytest.mark.parametrize(
-    "name", ["alice", "CORP\\alice", "alice@corp.example", "a/b", "$a$", "100%", "Jürgen", "a b"]
-)
+@pytest.mark.parametrize("name", ["alice", "CORP\\alice", "alice@corp.example", "a/b", "$a$", "100%", "Jürgen", "a b"])
 def test_printable_names_are_taken_as_they_are(name: str) -> None:
     assert user_name(name.encode()) == name
 
@@ -26,14 +26,10 @@ def test_what_nobody_could_name_in_a_grant_is_refused(raw: bytes) -> None:
 
 @given(st.binary(max_size=253))
 def test_any_octets_give_a_printable_name_or_a_refusal(raw: bytes) -> None:
-    try:
+    with suppress(NameRefused):
         assert user_name(raw).isprintable()
-    except NameRefused as refusal:
-        assert str(refusal)
 
 
-@pytest.mark.parametrize(
-    ("name", "realm"), [("alice", ""), ("alice@Corp.Example", "corp.example"), ("a@b@c", "c")]
-)
+@pytest.mark.parametrize(("name", "realm"), [("alice", ""), ("alice@Corp.Example", "corp.example"), ("a@b@c", "c")])
 def test_the_realm_is_what_follows_the_last_at(name: str, realm: str) -> None:
     assert realm_of(name) == realm

@@ -39,7 +39,7 @@ class Bridge:
             f'[consul]\nurl = "{consul.url}"\n[radius]\nlisten = ["127.0.0.1:{self.port}"]\n'
             f'[[client]]\nname = "lab"\naddress = "127.0.0.1"\nsecret_env = "SECRET"\nnetworks = ["10.0.0.0/8"]\n'
         )
-        argv = [BIN / "radius-bridge", "serve", "-c", config]
+        argv: list[str | Path] = [BIN / "radius-bridge", "serve", "-c", config]
         self.process = Process("bridge", argv, log=folder / "bridge.log", env={"SECRET": SECRET.decode()})
 
     def start(self) -> None:

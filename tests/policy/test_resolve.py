@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from radius_bridge.policy.expiry import NEVER, earliest, is_over, latest
 from radius_bridge.policy.members import GroupRef, Member, Prefix, parse_member
-from radius_bridge.policy.resolve import resolve
+from radius_bridge.policy.resolve import Members, resolve
 
 NOW = 1000.0
 
@@ -33,7 +33,7 @@ def test_what_is_over_is_left_out() -> None:
 
 
 def test_the_earliest_end_along_a_path_counts() -> None:
-    groups = {GroupRef("staff"): members(G_devs=1500), GroupRef("devs"): {A: 3000, B: 1200}}
+    groups: Mapping[GroupRef, Members] = {GroupRef("staff"): members(G_devs=1500), GroupRef("devs"): {A: 3000, B: 1200}}
     assert resolve(members(G_staff=NEVER), groups, NOW) == {A: 1500, B: 1200}
 
 
@@ -43,7 +43,7 @@ def test_the_latest_of_several_paths_counts() -> None:
 
 
 def test_an_expired_link_in_the_middle_leads_nowhere() -> None:
-    groups = {GroupRef("staff"): members(G_devs=NOW - 1), GroupRef("devs"): {A: NEVER}}
+    groups: Mapping[GroupRef, Members] = {GroupRef("staff"): members(G_devs=NOW - 1), GroupRef("devs"): {A: NEVER}}
     assert resolve(members(G_staff=NEVER), groups, NOW) == {}
 
 
