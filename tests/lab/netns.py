@@ -43,6 +43,8 @@ class Namespace:
 
     def create(self) -> None:
         """Makes the namespace. Raises OSError if there is one of this name, or without root."""
+        if os.geteuid() != 0:
+            raise PermissionError("network namespaces need root: run this as root, or leave tests/e2e out")
         _ip("netns", "add", self.name)
         self.run("sysctl", "-qw", "net.ipv6.conf.all.accept_dad=0", "net.ipv6.conf.default.accept_dad=0")
         _ip("-n", self.name, "link", "set", "lo", "up")
