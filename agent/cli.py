@@ -34,11 +34,6 @@ DEFAULT_CONFIG = Path("/etc/radius-bridge-agent/agent.toml")
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The agent's configuration.")]
 
 
-def main() -> None:
-    """The console script."""
-    app()
-
-
 def _settings(path: Path) -> AgentSettings:
     try:
         settings = configfile.read(path, AgentSettings)

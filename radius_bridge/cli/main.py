@@ -19,8 +19,3 @@ app.command()(grants.revoke)
 app.command("grants")(grants.list_grants)
 app.command()(who.who)
 app.add_typer(groups.app, name="group")
-
-
-def main() -> None:
-    """The console script."""
-    app()
