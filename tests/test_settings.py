@@ -33,7 +33,7 @@ def test_the_least_that_is_needed(file: Path) -> None:
     assert made.radius.default_lease == 8 * 3600
     assert made.metrics is None
     assert made.consul.root == "befw"
-    found = made.clients().find(2, "198.51.100.7")
+    found = made.clients().at(4, parse_prefix("198.51.100.7").number)
     assert found is not None
     assert (found.name, found.secret, found.realms, found.lease) == ("campus", b"a shared secret!", None, None)
     assert parse_prefix("10.1.2.3") in found.networks

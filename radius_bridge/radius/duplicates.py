@@ -9,8 +9,8 @@ KEEP = 15.0
 LIMIT = 65536
 """Responses kept at most; the oldest go first. That is harmless: applying an event twice changes nothing."""
 
-Key = tuple[str, int, int]
-"""Source address, source port, Identifier."""
+Key = tuple[bytes | int, int]
+"""What tells senders apart (a socket address, or the number of a connection), and the Identifier."""
 
 
 class Seen(Enum):

@@ -14,7 +14,8 @@ from radius_bridge.radius.accounting import Rules
 from radius_bridge.radius.clients import Client, Clients, Networks
 from radius_bridge.radius.dictionary import standard
 from radius_bridge.radius.packet import Attribute, accounting_request, is_response, parse
-from radius_bridge.radius.server import Drop, Listener
+from radius_bridge.radius.server import Listener
+from radius_bridge.radius.service import IN_FLIGHT_LIMIT, Drop
 from radius_bridge.registry.errors import NotRecorded
 
 SECRET = b"a shared secret!"
@@ -86,9 +87,11 @@ class Nas:
 class Bench:
     """A listener with its recorder and NASes."""
 
-    def __init__(self, **options: int) -> None:
+    def __init__(self, *, in_flight_limit: int = IN_FLIGHT_LIMIT) -> None:
         self.recorder = Recorder()
-        self.listener = Listener([("0.0.0.0", 0), ("::", 0)], CLIENTS, RULES, self.recorder.submit, **options)
+        self.listener = Listener(
+            [("0.0.0.0", 0), ("::", 0)], CLIENTS, RULES, self.recorder.submit, in_flight_limit=in_flight_limit
+        )
         self.listener.start()
         self.nases: list[Nas] = []
 
