@@ -15,13 +15,17 @@ from pydantic import (
     PlainValidator,
     SecretStr,
     StringConstraints,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 from radius_bridge.policy.expiry import parse_duration
 from radius_bridge.policy.members import Prefix, parse_prefix
 from radius_bridge.radius.accounting import Rules
+from radius_bridge.radius.addresses import DEFAULT, Addresses, Source
 from radius_bridge.radius.clients import Client, Clients, Networks
+from radius_bridge.radius.dictionary import DictionaryError, with_sites
 from radius_bridge.registry.settings import ConsulSettings
 
 _T = TypeVar("_T")
@@ -66,6 +70,19 @@ def _realm(value: Any) -> str:
     return value.lower()
 
 
+def _source(value: Any) -> Source:
+    match value:
+        case str():
+            return Source(value)
+        case {"attribute": str(name), "pattern": str(pattern)} if len(value) == 2:
+            try:
+                return Source(name, re.compile(pattern))
+            except re.error as error:
+                raise ValueError(f"{name}: {pattern!r} is no regular expression: {error}") from None
+        case _:
+            raise ValueError("""write the name of an attribute, or { attribute = "NAME", pattern = '^addr=(.+)$' }""")
+
+
 def _not_empty(value: tuple[_T, ...]) -> tuple[_T, ...]:
     if not value:
         raise ValueError("write at least one")
@@ -75,6 +92,7 @@ def _not_empty(value: tuple[_T, ...]) -> tuple[_T, ...]:
 PrefixField = Annotated[Prefix, PlainValidator(_prefix)]
 EndpointField = Annotated[Endpoint, PlainValidator(_endpoint)]
 DurationField = Annotated[int, PlainValidator(_seconds)]
+SourceField = Annotated[Source, PlainValidator(_source)]
 RealmField = Annotated[str, PlainValidator(_realm)]
 
 
@@ -156,6 +174,30 @@ class RadiusSettings(BaseModel):
     """Seconds that a binding lasts if neither the packet nor the client says."""
     never_bind: tuple[PrefixField, ...] = ()
     """Networks that no client can bind users to: those of servers, say."""
+    dictionaries: tuple[Path, ...] = ()
+    """Directories whose files `dictionary*` add attributes to those that come with radius-bridge."""
+    addresses: Annotated[tuple[SourceField, ...], AfterValidator(_not_empty)] = DEFAULT
+    """The attributes that name a user's addresses; of each IP version, the first one that does so counts."""
+
+    @field_validator("dictionaries")
+    @classmethod
+    def _can_be_read(cls, directories: tuple[Path, ...]) -> tuple[Path, ...]:
+        try:
+            with_sites(directories)
+        except DictionaryError as error:
+            raise ValueError(str(error)) from None
+        return directories
+
+    @field_validator("addresses")
+    @classmethod
+    def _are_known(cls, sources: tuple[Source, ...], info: ValidationInfo) -> tuple[Source, ...]:
+        if "dictionaries" in info.data:  # it is not if they cannot be read, which is told already
+            Addresses(sources, with_sites(info.data["dictionaries"]))
+        return sources
+
+    def naming(self) -> Addresses:
+        """The sources of addresses, ready for use. Raises DictionaryError and ValueError if that is wrong by now."""
+        return Addresses(self.addresses, with_sites(self.dictionaries))
 
 
 class MetricsSettings(BaseModel):
@@ -194,7 +236,7 @@ class Settings(BaseModel):
 
     def rules(self) -> Rules:
         """What holds for all clients."""
-        return Rules(self.radius.default_lease, Networks(self.radius.never_bind))
+        return Rules(self.radius.default_lease, Networks(self.radius.never_bind), self.radius.naming())
 
 
 def _repetitions(key: str, values: list[str]) -> Iterable[str]:

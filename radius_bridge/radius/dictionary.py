@@ -4,7 +4,7 @@ The reader is our own: pyrad's leaves out what it does not support (extended att
 1,1, TLVs in TLVs, prefixes of IPv4), silently, and those are a good part of what vendors send.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path as File
@@ -150,12 +150,17 @@ def directory() -> File:
 
 
 @cache
-def standard(*directories: File) -> Dictionary:
-    """The dictionary that comes with radius-bridge and every `dictionary*` file of `directories`, read once.
+def standard() -> Dictionary:
+    """The dictionary that comes with radius-bridge, read once."""
+    return Dictionary(directory() / "dictionary")
+
+
+def with_sites(directories: Iterable[File]) -> Dictionary:
+    """The dictionary that comes with radius-bridge and every `dictionary*` file of `directories`.
 
     Raises DictionaryError.
     """
-    files = [directory() / "dictionary"]
+    files: list[File] = []
     for place in directories:
         try:
             found = sorted(file for file in place.iterdir() if file.name.startswith("dictionary") and file.is_file())
@@ -164,7 +169,7 @@ def standard(*directories: File) -> Dictionary:
         if not found:
             raise DictionaryError(f"{place}: has no file whose name begins with dictionary")
         files += found
-    return Dictionary(*files)
+    return Dictionary(directory() / "dictionary", *files) if files else standard()
 
 
 class _Problem(Exception):

@@ -8,7 +8,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from radius_bridge.policy.members import Prefix, parse_prefix
-from radius_bridge.radius.dictionary import STRUCTURES, Definition, Dictionary, DictionaryError, directory, standard
+from radius_bridge.radius.dictionary import (
+    STRUCTURES,
+    Definition,
+    Dictionary,
+    DictionaryError,
+    directory,
+    standard,
+    with_sites,
+)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +174,7 @@ def test_what_is_wrong_with_a_file_is_told_with_file_and_line(
 def test_a_file_that_is_not_text_is_an_error_that_names_it(tmp_path: Path) -> None:
     (tmp_path / "dictionary.site").write_bytes(b"\xff")
     with pytest.raises(DictionaryError, match=r"dictionary\.site: is not UTF-8 \(octet 0\)"):
-        standard(tmp_path)
+        with_sites([tmp_path])
 
 
 def test_a_vendors_layout_limits_its_numbers(tmp_path: Path) -> None:
@@ -188,7 +196,7 @@ def test_tlvs_and_extended_vendor_attributes_have_their_place(tmp_path: Path) ->
 def test_a_site_adds_its_own_attributes_and_may_name_ours_anew(tmp_path: Path) -> None:
     (tmp_path / "dictionary.ours").write_text("ATTRIBUTE Badge 224 string\nATTRIBUTE Login 1 string\n")
     (tmp_path / "notes.txt").write_text("not a dictionary")
-    dictionary = standard(tmp_path)
+    dictionary = with_sites([tmp_path])
     assert dictionary["Badge"].path == (224,)
     assert dictionary.name((1,)) == "Login"
     assert dictionary["User-Name"].path == dictionary["Login"].path
@@ -196,9 +204,9 @@ def test_a_site_adds_its_own_attributes_and_may_name_ours_anew(tmp_path: Path) -
 
 def test_a_directory_without_dictionaries_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DictionaryError, match="has no file whose name begins with dictionary"):
-        standard(tmp_path)
+        with_sites([tmp_path])
     with pytest.raises(DictionaryError, match="gone: cannot be read"):
-        standard(tmp_path / "gone")
+        with_sites([tmp_path / "gone"])
 
 
 def test_a_file_that_includes_itself_is_read_once(tmp_path: Path) -> None:
