@@ -22,6 +22,7 @@ from pydantic import (
 
 from radius_bridge.policy.expiry import parse_duration
 from radius_bridge.policy.members import Prefix, parse_prefix
+from radius_bridge.radius import tls
 from radius_bridge.radius.accounting import Rules
 from radius_bridge.radius.addresses import DEFAULT, Addresses, Source
 from radius_bridge.radius.clients import Client, Clients, Networks
@@ -89,10 +90,25 @@ def _not_empty(value: tuple[_T, ...]) -> tuple[_T, ...]:
     return value
 
 
+def _certificate_name(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch(r"(?=.{1,253}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", value):
+        return value.lower()
+    raise ValueError("write a DNS name as the certificate has it, such as proxy.example.org")
+
+
+def _fingerprint(value: Any) -> bytes:
+    digits = value.replace(":", "") if isinstance(value, str) else ""
+    if re.fullmatch(r"[0-9A-Fa-f]{64}", digits):
+        return bytes.fromhex(digits)
+    raise ValueError("write 64 hexadecimal digits, as `openssl x509 -noout -fingerprint -sha256` prints them")
+
+
 PrefixField = Annotated[Prefix, PlainValidator(_prefix)]
 EndpointField = Annotated[Endpoint, PlainValidator(_endpoint)]
 DurationField = Annotated[int, PlainValidator(_seconds)]
 SourceField = Annotated[Source, PlainValidator(_source)]
+CertificateNameField = Annotated[str, PlainValidator(_certificate_name)]
+FingerprintField = Annotated[bytes, PlainValidator(_fingerprint)]
 RealmField = Annotated[str, PlainValidator(_realm)]
 
 
@@ -103,8 +119,12 @@ class ClientSettings(BaseModel):
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
     """How bindings and logs call it."""
-    address: PrefixField
-    """The address or network that its packets come from."""
+    address: PrefixField | None = None
+    """The address or network that its datagrams come from. For RadSec instead, one of the next two."""
+    certificate_name: CertificateNameField | None = None
+    """A DNS name in its certificate."""
+    fingerprint: FingerprintField | None = None
+    """SHA-256 of its certificate."""
     secret: SecretStr | None = None
     """The shared secret itself; prefer one of the next two."""
     secret_file: Path | None = None
@@ -123,6 +143,14 @@ class ClientSettings(BaseModel):
         self.read_secret()
         return self
 
+    @model_validator(mode="after")
+    def _is_known_by_something(self) -> Self:
+        known = {"address", "certificate_name", "fingerprint"} & {key for key, value in self if value is not None}
+        if len(known) != 1:
+            found = f"{' and '.join(sorted(known))} are set" if known else "nothing tells its packets from others'"
+            raise ValueError(f"{found}: set exactly one of address (UDP), certificate_name, fingerprint (RadSec)")
+        return self
+
     def read_secret(self) -> bytes:
         """The shared secret. Raises ValueError, saying where it should come from, never what it is."""
         sources = {
@@ -131,6 +159,8 @@ class ClientSettings(BaseModel):
             "secret_env": self.secret_env is not None,
         }
         chosen = [source for source, is_set in sources.items() if is_set]
+        if not chosen and self.address is None:
+            return tls.SECRET
         if len(chosen) != 1:
             found = f"{' and '.join(chosen)} are set" if chosen else "there is no secret"
             raise ValueError(f"{found}: set exactly one of secret_file, secret_env, secret")
@@ -156,6 +186,8 @@ class ClientSettings(BaseModel):
         return Client(
             name=self.name,
             address=self.address,
+            certificate_name=self.certificate_name,
+            fingerprint=self.fingerprint,
             secret=self.read_secret(),
             networks=Networks(self.networks),
             realms=None if self.realms is None else frozenset(self.realms),
@@ -200,6 +232,29 @@ class RadiusSettings(BaseModel):
         return Addresses(self.addresses, with_sites(self.dictionaries))
 
 
+class RadsecSettings(BaseModel):
+    """`[radsec]`: RADIUS over TLS. SIGHUP reads the files anew."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    listen: Annotated[tuple[EndpointField, ...], AfterValidator(_not_empty)] = (("0.0.0.0", 2083), ("::", 2083))  # noqa: S104
+    """Addresses and TCP ports."""
+    certificate_file: Path
+    """Ours, and the intermediate ones behind it."""
+    key_file: Path
+    ca_file: Path
+    """The CAs of our peers' certificates."""
+    crl_file: Path | None = None
+    """Their revocation lists, one of every CA."""
+
+    def read_tls(self) -> tls.Tls:
+        """Reads the files. Raises ValueError that names the one that cannot be used."""
+        try:
+            return tls.load(tls.Files(self.certificate_file, self.key_file, self.ca_file, self.crl_file))
+        except ValueError as error:
+            raise ValueError(f"radsec.{error}") from None
+
+
 class MetricsSettings(BaseModel):
     """`[metrics]`: counters for Prometheus."""
 
@@ -216,6 +271,8 @@ class Settings(BaseModel):
 
     consul: ConsulSettings = ConsulSettings()
     radius: RadiusSettings = RadiusSettings()
+    radsec: RadsecSettings | None = None
+    """Without it, there is UDP only."""
     metrics: MetricsSettings | None = None
     """Without it, nothing is served."""
     client: Annotated[tuple[ClientSettings, ...], AfterValidator(_not_empty)]
@@ -224,8 +281,16 @@ class Settings(BaseModel):
     def _clients_differ(self) -> Self:
         problems = [
             *_repetitions("name", [client.name for client in self.client]),
-            *_repetitions("address", [str(client.address) for client in self.client]),
+            *_repetitions("address", [str(client.address or "") for client in self.client]),
+            *_repetitions("certificate_name", [client.certificate_name or "" for client in self.client]),
+            *_repetitions("fingerprint", [(client.fingerprint or b"").hex() for client in self.client]),
         ]
+        if self.radsec is None:
+            problems += [
+                f"client[{index}] ({client.name}) comes by RadSec, and there is no [radsec]"
+                for index, client in enumerate(self.client)
+                if client.address is None
+            ]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -242,7 +307,7 @@ class Settings(BaseModel):
 def _repetitions(key: str, values: list[str]) -> Iterable[str]:
     for index, value in enumerate(values):
         earlier = values.index(value)
-        if earlier < index:
+        if value and earlier < index:
             yield f"client[{index}].{key} = {value!r}: client[{earlier}] has it too; each needs its own"
 
 

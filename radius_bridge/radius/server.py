@@ -4,12 +4,14 @@ from collections.abc import Iterable
 
 from radius_bridge.radius.accounting import Rules
 from radius_bridge.radius.clients import Clients
+from radius_bridge.radius.radsec import Radsec
 from radius_bridge.radius.service import IN_FLIGHT_LIMIT, CanRecord, Service, Submit
+from radius_bridge.radius.tls import Tls
 from radius_bridge.radius.udp import Udp
 
 
 class Listener:
-    """Receives on UDP sockets and answers what is recorded. Needs a running event loop from `start` on."""
+    """Receives by UDP and RadSec, and answers what is recorded. Needs a running event loop from `start` on."""
 
     def __init__(
         self,
@@ -19,13 +21,21 @@ class Listener:
         submit: Submit,
         *,
         can_record: CanRecord = lambda: True,
+        radsec: Iterable[tuple[str, int]] = (),
+        tls: Tls | None = None,
         in_flight_limit: int = IN_FLIGHT_LIMIT,
     ) -> None:
-        """Nothing is opened yet; `listen` has numeric addresses and ports (0: any)."""
+        """Nothing is opened yet. `listen` has numeric addresses and UDP ports (0: any).
+
+        `radsec` has TCP ports, for `tls`.
+        """
         self._listen = list(listen)
         self._clients = clients
         self._service = Service(rules, submit, can_record=can_record, in_flight_limit=in_flight_limit)
         self._udp: list[Udp] = []
+        self._radsec_listen = list(radsec)
+        self._tls = tls
+        self._radsec: list[Radsec] = []
         self._reading = False
 
     @property
@@ -33,23 +43,35 @@ class Listener:
         """Addresses and UDP ports that are open."""
         return [each.address for each in self._udp]
 
+    @property
+    def radsec_addresses(self) -> list[tuple[str, int]]:
+        """Addresses and TCP ports that are open."""
+        return [each.address for each in self._radsec]
+
     def start(self) -> None:
         """Opens the sockets and begins to read. Raises OSError, naming the address that cannot be opened."""
         try:
             for host, port in self._listen:
                 self._udp.append(Udp(host, port, self._clients, self._service))
+            if self._tls is not None:
+                for host, port in self._radsec_listen:
+                    self._radsec.append(Radsec(host, port, self._tls, self._clients, self._service))
         except OSError:
             self._stop_reading()
             self._shut()
             raise
         self._reading = True
 
-    def reload(self, clients: Clients, rules: Rules) -> None:
-        """From the next packet on, these hold."""
+    def reload(self, clients: Clients, rules: Rules, tls: Tls | None = None) -> None:
+        """From the next packet on, these hold; without `tls`, RadSec keeps the one it has."""
+        self._tls = tls or self._tls
         self._clients = clients
         self._service.rules = rules
         for each in self._udp:
             each.clients = clients
+        if self._tls is not None:
+            for radsec in self._radsec:
+                radsec.reload(self._tls, clients)
 
     def close(self) -> None:
         """Stops reading; what is in flight can still be answered (`drain`)."""
@@ -66,11 +88,16 @@ class Listener:
         self._shut()
         return left
 
+    @property
+    def _transports(self) -> list[Udp | Radsec]:
+        return [*self._udp, *self._radsec]
+
     def _stop_reading(self) -> None:
-        for each in self._udp:
+        for each in self._transports:
             each.close()
 
     def _shut(self) -> None:
-        for each in self._udp:
+        for each in self._transports:
             each.shut()
         self._udp.clear()
+        self._radsec.clear()

@@ -2,14 +2,13 @@
 
 import asyncio
 import socket
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from prometheus_client import REGISTRY
 
-from radius_bridge.identity.events import Event
 from radius_bridge.policy.members import parse_prefix
+from radius_bridge.radius import status
 from radius_bridge.radius.accounting import Rules
 from radius_bridge.radius.clients import Client, Clients, Networks
 from radius_bridge.radius.dictionary import standard
@@ -17,6 +16,7 @@ from radius_bridge.radius.packet import Attribute, accounting_request, is_respon
 from radius_bridge.radius.server import Listener
 from radius_bridge.radius.service import IN_FLIGHT_LIMIT, Drop
 from radius_bridge.registry.errors import NotRecorded
+from tests.radius.recorder import Recorder, until
 
 SECRET = b"a shared secret!"
 RULES = Rules(default_lease=3600, never_bind=Networks([]))
@@ -41,20 +41,6 @@ def request(identifier: int = 1, secret: bytes = SECRET, /, **changes: str) -> b
         attribute = standard()[name.replace("_", "-")]
         pairs.append((attribute.number, attribute.encode(text)))
     return accounting_request(identifier, pairs, secret)
-
-
-class Recorder:
-    """Takes events; the test says what becomes of them."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.futures: list[asyncio.Future[None]] = []
-
-    def submit(self, event: Event) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.events.append(event)
-        self.futures.append(future)
-        return future
 
 
 class Nas:
@@ -89,8 +75,14 @@ class Bench:
 
     def __init__(self, *, in_flight_limit: int = IN_FLIGHT_LIMIT) -> None:
         self.recorder = Recorder()
+        self.can_record = True
         self.listener = Listener(
-            [("0.0.0.0", 0), ("::", 0)], CLIENTS, RULES, self.recorder.submit, in_flight_limit=in_flight_limit
+            [("0.0.0.0", 0), ("::", 0)],
+            CLIENTS,
+            RULES,
+            self.recorder.submit,
+            can_record=lambda: self.can_record,
+            in_flight_limit=in_flight_limit,
         )
         self.listener.start()
         self.nases: list[Nas] = []
@@ -101,20 +93,13 @@ class Bench:
         return self.nases[-1]
 
     async def recorded(self, count: int) -> None:
-        await until(lambda: len(self.recorder.events) >= count)
+        await self.recorder.recorded(count)
 
     async def shut(self) -> None:
         self.listener.close()
         await self.listener.drain(0)
         for nas in self.nases:
             nas.socket.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline, "waited for 5 seconds"
-        await asyncio.sleep(0.002)
 
 
 def dropped(reason: Drop) -> float:
@@ -221,6 +206,50 @@ async def test_what_is_not_genuine_is_dropped_in_silence(bench: Bench, data: byt
     await until(lambda: dropped(reason) == before + 1)
     assert not nas.has_heard()
     assert not bench.recorder.events
+
+
+async def test_rfc_5997_status_server_is_answered_while_accounting_would_be(bench: Bench) -> None:
+    nas = bench.nas()
+    asked = status.request(9, SECRET)
+    nas.send(asked)
+    response, _ = await nas.hear()
+    assert is_response(response, asked, SECRET)
+    assert [kind for kind, _ in parse(response).attributes] == [80]
+
+    before = dropped(Drop.CANNOT_RECORD)
+    bench.can_record = False
+    nas.send(asked)
+    await until(lambda: dropped(Drop.CANNOT_RECORD) == before + 1)
+    assert not nas.has_heard()
+
+    bench.can_record = True
+    nas.send(asked)  # the very same octets: what was true before is not repeated from a cache
+    assert is_response((await nas.hear())[0], asked, SECRET)
+
+
+async def test_rfc_5997_status_server_is_answered_while_consul_is_slow(bench: Bench) -> None:
+    nas = bench.nas()
+    for identifier in range(200):
+        nas.send(request(identifier))
+    await bench.recorded(200)  # none of them is answered yet
+    asked = status.request(250, SECRET)
+    nas.send(asked)
+    assert is_response((await nas.hear())[0], asked, SECRET)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [status.request(1, b"another secret!!"), b"\x0c\x01\x00\x14" + bytes(16)],
+    ids=["wrong", "missing"],
+)
+async def test_rfc_5997_3_status_server_without_a_good_message_authenticator_is_dropped(
+    bench: Bench, asked: bytes
+) -> None:
+    nas = bench.nas()
+    before = dropped(Drop.WRONG_SECRET)
+    nas.send(asked)
+    await until(lambda: dropped(Drop.WRONG_SECRET) == before + 1)
+    assert not nas.has_heard()
 
 
 async def test_strangers_are_dropped_until_a_reload_knows_them(bench: Bench) -> None:
