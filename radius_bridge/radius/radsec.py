@@ -5,6 +5,7 @@ import itertools
 import socket
 import ssl
 import time
+from typing import cast
 
 from radius_bridge import metrics
 from radius_bridge.radius import sockets, tls
@@ -52,8 +53,10 @@ class Radsec:
         self._handshake = handshake
         self.idle = idle
         self._handshakes: set[asyncio.Task[None]] = set()
+        self._connections: set[_Connection] = set()
+        """All of them, from before the handshake to the end."""
         self.open: set[_Connection] = set()
-        """Connections of known clients."""
+        """Those of known clients."""
         self.log = SeldomLog()
         self._accepting = asyncio.create_task(self._accept(), name="radsec")
 
@@ -99,25 +102,33 @@ class Radsec:
                 self._refuse("", f"accept: {error.strerror}")
                 await asyncio.sleep(0.1)
                 continue
-            if len(self._handshakes) + len(self.open) >= self._limit:
+            if len(self._connections) >= self._limit:
                 self._refuse(sockets.endpoint(*peer[:2]), "too many connections")
                 sock.close()
                 continue
-            task = asyncio.create_task(self._welcome(sock, sockets.endpoint(*peer[:2])))
+            connection = _Connection(self, sockets.endpoint(*peer[:2]))
+            self._connections.add(connection)
+            task = asyncio.create_task(self._welcome(sock, connection))
             self._handshakes.add(task)
             task.add_done_callback(self._handshakes.discard)
 
-    async def _welcome(self, sock: socket.socket, peer: str) -> None:
+    async def _welcome(self, sock: socket.socket, connection: "_Connection") -> None:
         try:
             await asyncio.get_running_loop().connect_accepted_socket(
-                lambda: _Connection(self, peer),
+                lambda: connection,
                 sock,
                 ssl=self._tls.context,
                 ssl_handshake_timeout=self._handshake,
                 ssl_shutdown_timeout=1.0,
             )
         except (ssl.SSLError, OSError) as error:
-            self._refuse(peer, tls.why_refused(error))
+            self._connections.discard(connection)
+            self._refuse(connection.peer, tls.why_refused(error))
+
+    def gone(self, connection: "_Connection") -> None:
+        """Makes room for another one."""
+        self._connections.discard(connection)
+        self.open.discard(connection)
 
     def _refuse(self, peer: str, reason: str) -> None:
         metrics.CONNECTIONS["refused"] += 1
@@ -142,7 +153,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, server: Radsec, peer: str) -> None:
         self._server = server
-        self._peer = peer
+        self.peer = peer
         self._number = next(_numbers)
         self._buffer = bytearray()
         self._last = time.monotonic()
@@ -150,12 +161,11 @@ class _Connection(asyncio.Protocol):
         self._paused = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)  # noqa: S101 - what a TCP connection has; for the type checker
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's has its methods and not its class
         self._certificate = tls.certificate_of(transport.get_extra_info("ssl_object"))
         if not self.recognise():
-            self._server.refuse_stranger(self._peer, self._certificate)
-            transport.abort()
+            self._server.refuse_stranger(self.peer, self._certificate)
+            self._transport.abort()
             return
         metrics.CONNECTIONS["accepted"] += 1
         self._server.open.add(self)
@@ -189,7 +199,7 @@ class _Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._client = None
-        self._server.open.discard(self)
+        self._server.gone(self)
 
     def pause_writing(self) -> None:
         # It does not read its responses: then we read no more of its requests.
@@ -211,14 +221,14 @@ class _Connection(asyncio.Protocol):
 
     def name(self, where: None) -> str:
         """Address and port of the peer."""
-        return self._peer
+        return self.peer
 
     def close(self, reason: str) -> None:
         """Closes the connection after what was sent, and says why."""
         metrics.CONNECTIONS["closed"] += 1
         client = "" if self._client is None else self._client.name
         if self._server.log.is_due(("closed", reason, client)):
-            self._server.log.warning("RadSec connection closed", source=self._peer, client=client, reason=str(reason))
+            self._server.log.warning("RadSec connection closed", source=self.peer, client=client, reason=str(reason))
         self._client = None
         self._server.open.discard(self)
         self._transport.close()

@@ -58,8 +58,8 @@ class Nas:
 
     async def hear(self) -> tuple[bytes, str]:
         """The next response and where it came from."""
-        loop = asyncio.get_running_loop()
-        data, peer = await asyncio.wait_for(loop.sock_recvfrom(self.socket, 4096), 5)
+        await until(self.has_heard)
+        data, peer = self.socket.recvfrom(4096)
         return data, peer[0]
 
     def has_heard(self) -> bool:
