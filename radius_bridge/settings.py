@@ -165,7 +165,7 @@ class ClientSettings(BaseModel):
             found = f"{' and '.join(chosen)} are set" if chosen else "there is no secret"
             raise ValueError(f"{found}: set exactly one of secret_file, secret_env, secret")
         if self.secret_file is not None:
-            where, secret = f"secret_file {self.secret_file}", _from_file(self.secret_file)
+            where, secret = f"secret_file {self.secret_file}", secret_from_file(self.secret_file)
         elif self.secret_env is not None:
             where, secret = (
                 f"secret_env {self.secret_env}",
@@ -311,7 +311,8 @@ def _repetitions(key: str, values: list[str]) -> Iterable[str]:
             yield f"client[{index}].{key} = {value!r}: client[{earlier}] has it too; each needs its own"
 
 
-def _from_file(path: Path) -> bytes:
+def secret_from_file(path: Path) -> bytes:
+    """The secret that is all of a file. Raises ValueError if it cannot be read, or if everybody can."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
