@@ -19,9 +19,17 @@ Where = tuple[bytes, bytes]
 class Udp:
     """One UDP socket. Needs a running event loop; open from the start, closed by `shut`."""
 
-    def __init__(self, host: str, port: int, clients: Clients, service: Service) -> None:
+    def __init__(
+        self,
+        host: str,
+        port: int,
+        clients: Clients,
+        service: Service,
+        *,
+        receive_buffer: int = sockets.RECEIVE_BUFFER,
+    ) -> None:
         """Opens a numeric address and a port (0: any). Raises OSError that names it."""
-        self._socket = sockets.open_udp(host, port)
+        self._socket = sockets.open_udp(host, port, receive_buffer=receive_buffer)
         self.clients = clients
         """Whose packets are taken, from the next one on."""
         self._service = service
