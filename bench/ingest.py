@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.frame import Bench, Figures, Result, progress
-from radius_bridge.radius.batches import Datagram, Receiver, Sender
+from radius_bridge.radius.batches import Receiver, Sender
 from tests.lab.processes import BIN, LabError, Process
 from tests.lab.radius_client import AccountingClient, Status, accounting, request
 
@@ -174,7 +174,7 @@ class _Sender:
             self._send()
 
     def _send(self) -> None:
-        self._sender.send(self.sock.fileno(), [Datagram(packet, b"", b"") for packet in self._open.values()])
+        self._sender.send(self.sock.fileno(), [(packet, b"", b"") for packet in self._open.values()])
         self._due = time.monotonic() + REPEAT_AFTER
 
 

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
@@ -15,7 +16,6 @@ from radius_bridge.radius.addresses import Addresses, default
 from radius_bridge.radius.clients import Client, Networks
 from radius_bridge.radius.dictionary import standard
 from radius_bridge.radius.packet import Attribute
-from radius_bridge.radius.values import Value
 
 OLDEST = 7 * 86400.0
 """How old (seconds) an Event-Timestamp may be: a proxy may keep packets over a long weekend; NAS clocks that
@@ -136,7 +136,7 @@ def interpret(attributes: Iterable[Attribute], client: Client, rules: Rules, arr
     if kind is Kind.STOP:
         allowed = tuple(address for address in named if address in client.networks)
     else:
-        allowed = tuple(address for address in named if _may_bind(address, client, rules))
+        allowed = tuple([address for address in named if _may_bind(address, client, rules)])
     refused = tuple(address for address in named if address not in allowed) if len(allowed) < len(named) else ()
     if not allowed and kind is not Kind.STOP:
         reason = NotBound.ADDRESS_NOT_ALLOWED if refused else NotBound.NO_ADDRESS
@@ -161,7 +161,7 @@ def interpret(attributes: Iterable[Attribute], client: Client, rules: Rules, arr
         expires=expires,
         source=client.name,
         nas=nas,
-        mac=plain(first.get(_CALLING_STATION_ID, b"")),
+        mac=plain(first[_CALLING_STATION_ID]) if _CALLING_STATION_ID in first else "",
         within=client.networks,
     )
     return Outcome(event, None, refused, values.ignored)
@@ -190,22 +190,22 @@ class _Values:
         self._first = first
         self.ignored = 0
 
-    def _typed(self, number: int, octets: bytes) -> Value | None:
+    def number(self, attribute: int) -> int | None:
+        octets = self._first.get(attribute)
+        if octets is None:
+            return None
+        if len(octets) != 4:  # all that are read here are integers or dates
+            self.ignored += 1
+            return None
+        return int.from_bytes(octets)
+
+    def address(self, attribute: int) -> str | None:
+        octets = self._first.get(attribute)
         try:
-            return _decode[number](octets)
+            return None if octets is None else _address(attribute, octets)
         except ValueError:
             self.ignored += 1
             return None
-
-    def number(self, attribute: int) -> int | None:
-        octets = self._first.get(attribute)
-        value = None if octets is None else self._typed(attribute, octets)
-        return value if isinstance(value, int) else None
-
-    def address(self, attribute: int) -> Prefix | None:
-        octets = self._first.get(attribute)
-        value = None if octets is None else self._typed(attribute, octets)
-        return value if isinstance(value, Prefix) else None
 
 
 def _may_bind(address: Prefix, client: Client, rules: Rules) -> bool:
@@ -228,4 +228,10 @@ def _nas(first: dict[int, bytes], values: _Values, client: Client) -> str:
     if identifier:
         return plain(identifier)
     address = values.address(_NAS_IP_ADDRESS) or values.address(_NAS_IPV6_ADDRESS)
-    return str(address) if address is not None else plain(client.name.encode())
+    return address if address is not None else plain(client.name.encode())
+
+
+@lru_cache(maxsize=4096)
+def _address(attribute: int, octets: bytes) -> str:
+    """An address as text: NASes are few, and each says its own in every packet."""
+    return str(_decode[attribute](octets))

@@ -8,7 +8,7 @@ import ctypes
 import errno
 import mmap
 import os
-from typing import Final, NamedTuple
+from typing import Final
 
 from radius_bridge.radius.packet import MAX_LENGTH
 
@@ -61,14 +61,8 @@ _IOV_SIZES = ctypes.sizeof(_Iovec) // ctypes.sizeof(ctypes.c_size_t)
 _IOV_LEN = _Iovec.len.offset // ctypes.sizeof(ctypes.c_size_t)
 
 
-class Datagram(NamedTuple):
-    """One datagram."""
-
-    data: bytes
-    name: bytes
-    """The other side's sockaddr."""
-    control: bytes
-    """Control messages, one after the other."""
+Datagram = tuple[bytes, bytes, bytes]
+"""Its data, the other side's sockaddr, and control messages one after the other."""
 
 
 class _Batch:
@@ -129,7 +123,7 @@ class Receiver(_Batch):
             at_data, at_name, at_control = number * MAX_LENGTH, number * _NAME, number * _CONTROL
             ints_at = number * _INTS
             received.append(
-                Datagram(
+                (
                     data[at_data : at_data + ints[ints_at + _LENGTH]],
                     names[at_name : at_name + ints[ints_at + _NAMELEN]],
                     controls[at_control : at_control + sizes[number * _SIZES + _CONTROLLEN]],

@@ -60,7 +60,7 @@ class Udp:
         """Puts a response with the others that are due now; they leave together, before the loop waits."""
         if not self._out:
             self._loop.call_soon(self._flush)
-        self._out.append(Datagram(response, *where))
+        self._out.append((response, *where))
 
     def name(self, where: Where) -> str:
         """Address and port of the other side."""
@@ -100,10 +100,8 @@ class Udp:
         out, self._out = self._out, []
         if not out or self._socket.fileno() < 0:
             return
-        for datagram, error in self._sender.send(self._socket.fileno(), out):
+        for (_, name, _), error in self._sender.send(self._socket.fileno(), out):
             # Full buffer, no route, an address that is gone: the NAS repeats, and the cache has the response.
             metrics.SEND_ERRORS.inc()
             if self._log.is_due("send"):
-                self._log.warning(
-                    "response not sent", peer=sockets.endpoint_of(datagram.name), error=os.strerror(error)
-                )
+                self._log.warning("response not sent", peer=sockets.endpoint_of(name), error=os.strerror(error))
