@@ -45,6 +45,11 @@ class Verdict(StrEnum):
     """Nothing in the packet depends on the secret, or the request that it answers is not known."""
 
 
+def request_authenticator(head: bytes, body: bytes, secret: bytes) -> bytes:
+    """The computed Authenticator (RFC 2866 §3) of a request: the four octets before it and the attributes behind."""
+    return hashlib.md5(head + _ZEROS + body + secret, usedforsecurity=False).digest()
+
+
 def verdict(packet: Packet, secret: bytes, request: Packet | None = None) -> Verdict:
     """Judges the Response or Request Authenticator and each Message-Authenticator (RFC 3579 §3.2).
 
