@@ -26,7 +26,7 @@ from radius_bridge.radius import tls
 from radius_bridge.radius.accounting import Rules
 from radius_bridge.radius.addresses import DEFAULT, Addresses, Source
 from radius_bridge.radius.clients import Client, Clients, Networks
-from radius_bridge.radius.dictionary import DictionaryError, with_sites
+from radius_bridge.radius.dictionary import with_sites
 from radius_bridge.registry.settings import ConsulSettings
 
 _T = TypeVar("_T")
@@ -214,10 +214,7 @@ class RadiusSettings(BaseModel):
     @field_validator("dictionaries")
     @classmethod
     def _can_be_read(cls, directories: tuple[Path, ...]) -> tuple[Path, ...]:
-        try:
-            with_sites(directories)
-        except DictionaryError as error:
-            raise ValueError(str(error)) from None
+        with_sites(directories)
         return directories
 
     @field_validator("addresses")
@@ -228,7 +225,7 @@ class RadiusSettings(BaseModel):
         return sources
 
     def naming(self) -> Addresses:
-        """The sources of addresses, ready for use. Raises DictionaryError and ValueError if that is wrong by now."""
+        """The sources of addresses, ready for use. Raises ValueError if something is wrong by now."""
         return Addresses(self.addresses, with_sites(self.dictionaries))
 
 

@@ -105,9 +105,7 @@ async def _listen(path: Path, settings: Settings, consul: Consul, keys: Keys, la
             log.error("configuration not taken, the old one stays", error=str(error))
             return
         if _fixed(fresh) != _fixed(settings):
-            log.warning(
-                "only clients, default_lease, never_bind and RadSec's files are read anew; the rest needs a restart"
-            )
+            log.warning("the transports' addresses, Consul and metrics stay as they are until a restart")
         log.info("configuration taken", clients=len(fresh.client))
 
     async with signals(reload) as stop:

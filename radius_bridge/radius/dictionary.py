@@ -23,7 +23,7 @@ STRUCTURES = frozenset({"tlv", "vsa", "evs", "extended", "long-extended"})
 """Types that hold other attributes."""
 
 
-class DictionaryError(Exception):
+class DictionaryError(ValueError):
     """A dictionary cannot be used; `str()` names the file, the line and what is wrong."""
 
 
