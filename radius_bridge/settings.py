@@ -236,6 +236,8 @@ class RadsecSettings(BaseModel):
 
     listen: Annotated[tuple[EndpointField, ...], AfterValidator(_not_empty)] = (("0.0.0.0", 2083), ("::", 2083))  # noqa: S104
     """Addresses and TCP ports."""
+    dtls_listen: tuple[EndpointField, ...] = ()
+    """Addresses and UDP ports of RADIUS/DTLS (RFC 7360); 2083 is its port. None: no DTLS."""
     certificate_file: Path
     """Ours, and the intermediate ones behind it."""
     key_file: Path

@@ -90,6 +90,7 @@ async def _listen(path: Path, settings: Settings, consul: Consul, keys: Keys, la
         lanes.submit,
         can_record=health.is_recording,
         radsec=() if radsec is None else radsec.listen,
+        dtls=() if radsec is None else radsec.dtls_listen,
         tls=None if radsec is None else radsec.read_tls(),
     )
 
@@ -123,6 +124,7 @@ async def _listen(path: Path, settings: Settings, consul: Consul, keys: Keys, la
             "listening",
             addresses=[endpoint(*each) for each in listener.addresses],
             radsec=[endpoint(*each) for each in listener.radsec_addresses],
+            dtls=[endpoint(*each) for each in listener.dtls_addresses],
         )
         notify_systemd("READY=1")
         await run_until(stop, health.run(), Leader(consul, keys.lock("sweeper")).run(sweeper.work))
@@ -134,7 +136,7 @@ async def _listen(path: Path, settings: Settings, consul: Consul, keys: Keys, la
 
 def _fixed(settings: Settings) -> tuple[object, ...]:
     """What holds until the end of the process."""
-    radsec = None if settings.radsec is None else settings.radsec.listen
+    radsec = None if settings.radsec is None else (settings.radsec.listen, settings.radsec.dtls_listen)
     return settings.consul, settings.radius.listen, radsec, settings.metrics
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from radius_bridge.radius.accounting import Rules
 from radius_bridge.radius.clients import Clients
+from radius_bridge.radius.dtls import Dtls
 from radius_bridge.radius.radsec import Radsec
 from radius_bridge.radius.service import IN_FLIGHT_LIMIT, CanRecord, Service, Submit
 from radius_bridge.radius.tls import Tls
@@ -22,20 +23,23 @@ class Listener:
         *,
         can_record: CanRecord = lambda: True,
         radsec: Iterable[tuple[str, int]] = (),
+        dtls: Iterable[tuple[str, int]] = (),
         tls: Tls | None = None,
         in_flight_limit: int = IN_FLIGHT_LIMIT,
     ) -> None:
         """Nothing is opened yet. `listen` has numeric addresses and UDP ports (0: any).
 
-        `radsec` has TCP ports, for `tls`.
+        `radsec` has TCP ports and `dtls` UDP ports, for `tls`.
         """
         self._listen = list(listen)
         self._clients = clients
         self._service = Service(rules, submit, can_record=can_record, in_flight_limit=in_flight_limit)
         self._udp: list[Udp] = []
         self._radsec_listen = list(radsec)
+        self._dtls_listen = list(dtls)
         self._tls = tls
         self._radsec: list[Radsec] = []
+        self._dtls: list[Dtls] = []
         self._reading = False
 
     @property
@@ -48,6 +52,11 @@ class Listener:
         """Addresses and TCP ports that are open."""
         return [each.address for each in self._radsec]
 
+    @property
+    def dtls_addresses(self) -> list[tuple[str, int]]:
+        """Addresses and UDP ports that are open for DTLS."""
+        return [each.address for each in self._dtls]
+
     def start(self) -> None:
         """Opens the sockets and begins to read. Raises OSError, naming the address that cannot be opened."""
         try:
@@ -56,6 +65,8 @@ class Listener:
             if self._tls is not None:
                 for host, port in self._radsec_listen:
                     self._radsec.append(Radsec(host, port, self._tls, self._clients, self._service))
+                for host, port in self._dtls_listen:
+                    self._dtls.append(Dtls(host, port, self._tls, self._clients, self._service))
         except OSError:
             self._stop_reading()
             self._shut()
@@ -72,6 +83,8 @@ class Listener:
         if self._tls is not None:
             for radsec in self._radsec:
                 radsec.reload(self._tls, clients)
+            for dtls in self._dtls:
+                dtls.reload(self._tls, clients)
 
     def close(self) -> None:
         """Stops reading; what is in flight can still be answered (`drain`)."""
@@ -89,8 +102,8 @@ class Listener:
         return left
 
     @property
-    def _transports(self) -> list[Udp | Radsec]:
-        return [*self._udp, *self._radsec]
+    def _transports(self) -> list[Udp | Radsec | Dtls]:
+        return [*self._udp, *self._radsec, *self._dtls]
 
     def _stop_reading(self) -> None:
         for each in self._transports:
@@ -101,3 +114,4 @@ class Listener:
             each.shut()
         self._udp.clear()
         self._radsec.clear()
+        self._dtls.clear()

@@ -24,7 +24,7 @@ _WRONG = {
     23: "it is revoked",
     26: "it is not for TLS clients (extended key usage)",
 }
-"""By OpenSSL's X509_V_ERR code; other codes are told in OpenSSL's words."""
+"""By OpenSSL's X509_V_ERR code."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Tls:
     """What the files held when they were read."""
 
     context: ssl.SSLContext
+    files: Files
     digest: bytes
     """Differs when the files do."""
 
@@ -82,7 +83,7 @@ def load(files: Files) -> Tls:
             raise ValueError(f"{key}_file {path}: holds nothing of the kind as PEM ({_short(error)})") from None
     if files.crl is not None:
         context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_CHAIN
-    return Tls(context, digest.digest())
+    return Tls(context, files, digest.digest())
 
 
 def _no_password() -> str:
@@ -94,10 +95,15 @@ def _short(error: Exception) -> str:
     return str(reason or error)
 
 
+def problem(code: int) -> str:
+    """What is wrong with a certificate, by OpenSSL's code (X509_V_ERR)."""
+    return _WRONG.get(code, f"OpenSSL refuses it (code {code})")
+
+
 def why_refused(error: Exception) -> str:
     """Why a handshake failed, in a few words for the log."""
     if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate: {_WRONG.get(error.verify_code, error.verify_message)}"
+        return f"certificate: {problem(error.verify_code)}"
     if isinstance(error, ssl.SSLError):
         if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
             return "certificate: it shows none"

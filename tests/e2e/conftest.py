@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +50,7 @@ url = "{self.consul.url}"
 listen = ["127.0.0.1:{BRIDGE_PORT}"]
 [radsec]
 listen = ["127.0.0.1:{RADSEC_PORT}"]
+dtls_listen = ["127.0.0.1:{RADSEC_PORT}"]
 certificate_file = "{self.bridges.certificate}"
 key_file = "{self.bridges.key}"
 ca_file = "{self.ca.certificate}"
@@ -96,8 +97,8 @@ networks = ["10.0.0.0/8"]
         self._parts.append(part)
         return part.start().wait_log(ready)
 
-    def radsecproxy(self, identity: Identity, environment: Mapping[str, str] | None = None) -> Process:
-        """radsecproxy that takes accounting on port 1813 and passes it on by RadSec as `identity`."""
+    def radsecproxy(self, identity: Identity, kind: str = "tls") -> Process:
+        """radsecproxy that takes accounting on port 1813 and passes it on by `tls` or `dtls` as `identity`."""
         path = self.folder / "radsecproxy.conf"
         path.write_text(
             f"""\
@@ -116,9 +117,9 @@ client nas {{
 server bridge {{
     host 127.0.0.1
     port {RADSEC_PORT}
-    type tls
+    type {kind}
     tls bridge
-    secret radsec
+    secret {"radsec" if kind == "tls" else "radius/dtls"}
     certificateNameCheck off
     statusServer on
 }}
@@ -129,9 +130,7 @@ realm * {{
 """
         )
         argv: list[str | Path] = ["radsecproxy", "-f", "-c", path]
-        part = Process(
-            "radsecproxy", argv, log=self.folder / "radsecproxy.log", namespace=self.namespace.name, env=environment
-        )
+        part = Process("radsecproxy", argv, log=self.folder / "radsecproxy.log", namespace=self.namespace.name)
         return self.run(part, "listening for udp")
 
     def nas(self, status: str, user: str, address: str, *more: str, timeout: float = 3.0, retries: int = 1) -> Answer:

@@ -74,6 +74,14 @@ def test_radsecproxy_forwards_and_comes_again_after_the_bridge_was_away(host: Ho
     assert host.user("10.1.0.2") == "bob"
 
 
+def test_rfc_7360_radsecproxy_forwards_by_dtls(host: Host) -> None:
+    host.radsecproxy(host.proxys, "dtls")
+    assert host.nas("Start", "alice", "10.1.0.1", retries=3).acknowledged
+    assert host.user("10.1.0.1") == "alice"
+    assert host.nas("Stop", "alice", "10.1.0.1").acknowledged
+    assert not host.user("10.1.0.1")
+
+
 def test_a_revoked_radsecproxy_is_refused_after_sighup_and_the_log_says_why(host: Host) -> None:
     host.radsecproxy(host.proxys)
     assert host.nas("Start", "alice", "10.1.0.1", retries=3).acknowledged

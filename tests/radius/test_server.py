@@ -114,7 +114,7 @@ async def bench() -> AsyncIterator[Bench]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1"])
-async def test_the_response_leaves_after_the_commit_and_from_the_address_that_was_asked(
+async def test_rfc_2866_4_1_the_response_leaves_after_the_commit_and_from_the_address_that_was_asked(
     bench: Bench, host: str
 ) -> None:
     nas = bench.nas(host)
@@ -131,7 +131,9 @@ async def test_the_response_leaves_after_the_commit_and_from_the_address_that_wa
     assert source == host
 
 
-async def test_a_repetition_in_progress_is_dropped_and_later_answered_from_the_cache(bench: Bench) -> None:
+async def test_rfc_5080_2_2_2_a_repetition_is_dropped_while_in_progress_and_answered_later(
+    bench: Bench,
+) -> None:
     nas = bench.nas()
     sent = request()
     before = dropped(Drop.IN_PROGRESS)
@@ -149,7 +151,7 @@ async def test_a_repetition_in_progress_is_dropped_and_later_answered_from_the_c
     assert len(bench.recorder.events) == 1
 
 
-async def test_what_was_not_recorded_is_not_answered_and_its_repetition_is_processed(bench: Bench) -> None:
+async def test_rfc_2866_4_1_what_was_not_recorded_is_not_answered_and_its_repetition_is_processed(bench: Bench) -> None:
     nas = bench.nas()
     sent = request()
     before = dropped(Drop.NOT_RECORDED)
@@ -176,7 +178,9 @@ async def test_an_error_nobody_foresaw_is_no_response_either(bench: Bench) -> No
     assert not nas.has_heard()
 
 
-async def test_a_newer_request_under_the_same_identifier_is_the_one_that_is_answered(bench: Bench) -> None:
+async def test_rfc_5080_2_2_2_a_newer_request_under_the_same_identifier_is_answered(
+    bench: Bench,
+) -> None:
     nas = bench.nas()
     nas.send(request())
     newer = request(Acct_Delay_Time="5")
@@ -200,6 +204,7 @@ async def test_a_newer_request_under_the_same_identifier_is_the_one_that_is_answ
     ],
 )
 async def test_what_is_not_genuine_is_dropped_in_silence(bench: Bench, data: bytes, reason: Drop) -> None:
+    """RFC 5080 §2.3.3 (Request Authenticator), RFC 2866 §3 (Length), RFC 3579 §3.3 (Message-Authenticator)."""
     nas = bench.nas()
     before = dropped(reason)
     nas.send(data)
@@ -250,6 +255,34 @@ async def test_rfc_5997_3_status_server_without_a_good_message_authenticator_is_
     nas.send(asked)
     await until(lambda: dropped(Drop.WRONG_SECRET) == before + 1)
     assert not nas.has_heard()
+
+
+async def test_rfc_5080_2_2_2_the_same_identifier_from_another_port_is_another_request(bench: Bench) -> None:
+    one, other = bench.nas(), bench.nas()
+    one.send(request())
+    other.send(request())
+    await bench.recorded(2)
+
+
+async def test_rfc_2866_3_octets_behind_the_length_are_padding(bench: Bench) -> None:
+    nas = bench.nas()
+    nas.send(request() + b"padding")
+    await bench.recorded(1)
+    bench.recorder.futures[0].set_result(None)
+    response, _ = await nas.hear()
+    assert is_response(response, request(), SECRET)
+
+
+async def test_rfc_2866_4_1_the_secret_is_chosen_by_the_source_address_and_never_by_an_attribute(bench: Bench) -> None:
+    others = b"another secret!!"
+    bench.listener.reload(Clients([client(), client("other", others, address="192.0.2.1")]), RULES)
+    nas = bench.nas()
+    before = dropped(Drop.WRONG_SECRET)
+    nas.send(request(1, others, NAS_IP_Address="192.0.2.1"))
+    await until(lambda: dropped(Drop.WRONG_SECRET) == before + 1)
+    nas.send(request(1, SECRET, NAS_IP_Address="192.0.2.1"))
+    await bench.recorded(1)
+    assert bench.recorder.events[0].source == "campus"
 
 
 async def test_strangers_are_dropped_until_a_reload_knows_them(bench: Bench) -> None:
