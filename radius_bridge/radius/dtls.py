@@ -72,7 +72,7 @@ class Dtls:
         handshake: float = HANDSHAKE,
         idle: float = IDLE,
     ) -> None:
-        """Opens a numeric address and a port (0: any). Raises OSError that names it, ValueError like `tls.load`."""
+        """Opens a numeric address and a port (0: any). Raises OSError that says why not, ValueError like `tls.load`."""
         self._cookie_key = secrets.token_bytes(32)
         self._tls = made
         self._context = self._make_context(made.files)
@@ -167,10 +167,14 @@ class Dtls:
                 store.set_flags(crypto.X509StoreFlags.CRL_CHECK | crypto.X509StoreFlags.CRL_CHECK_ALL)
         except (SSL.Error, crypto.Error) as error:
             raise ValueError(f"radsec's certificates cannot be used for DTLS: {error}") from None
-        context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _judge)
-        context.set_alpn_select_callback(_choose_protocol)
-        context.set_cookie_generate_callback(self._cookie)
-        context.set_cookie_verify_callback(lambda c, cookie: hmac.compare_digest(cookie, self._cookie(c)))
+        try:
+            context.set_verify(SSL.VERIFY_PEER | SSL.VERIFY_FAIL_IF_NO_PEER_CERT, _judge)
+            context.set_alpn_select_callback(_choose_protocol)
+            context.set_cookie_generate_callback(self._cookie)
+            context.set_cookie_verify_callback(lambda c, cookie: hmac.compare_digest(cookie, self._cookie(c)))
+        except MemoryError:
+            # cffi makes each callback's entry at run time.
+            raise OSError("DTLS needs memory to write and execute: set MemoryDenyWriteExecute=no") from None
         return context
 
     def _cookie(self, connection: SSL.Connection) -> bytes:
