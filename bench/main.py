@@ -8,11 +8,11 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from bench import login
+from bench import ingest, login
 from bench.frame import Bench, Figures, Result, machine, progress, versions
 from tests.lab.processes import LabError
 
-BENCHES: dict[str, Bench] = {bench.name: bench for bench in (login.BENCH,)}
+BENCHES: dict[str, Bench] = {bench.name: bench for bench in (ingest.BENCH, login.BENCH)}
 """All there are, by name."""
 
 

@@ -15,13 +15,18 @@ from pydantic import (
     PlainValidator,
     SecretStr,
     StringConstraints,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
 from radius_bridge.policy.expiry import parse_duration
 from radius_bridge.policy.members import Prefix, parse_prefix
+from radius_bridge.radius import tls
 from radius_bridge.radius.accounting import Rules
+from radius_bridge.radius.addresses import DEFAULT, Addresses, Source
 from radius_bridge.radius.clients import Client, Clients, Networks
+from radius_bridge.radius.dictionary import with_sites
 from radius_bridge.registry.settings import ConsulSettings
 
 _T = TypeVar("_T")
@@ -66,15 +71,44 @@ def _realm(value: Any) -> str:
     return value.lower()
 
 
+def _source(value: Any) -> Source:
+    match value:
+        case str():
+            return Source(value)
+        case {"attribute": str(name), "pattern": str(pattern)} if len(value) == 2:
+            try:
+                return Source(name, re.compile(pattern))
+            except re.error as error:
+                raise ValueError(f"{name}: {pattern!r} is no regular expression: {error}") from None
+        case _:
+            raise ValueError("""write the name of an attribute, or { attribute = "NAME", pattern = '^addr=(.+)$' }""")
+
+
 def _not_empty(value: tuple[_T, ...]) -> tuple[_T, ...]:
     if not value:
         raise ValueError("write at least one")
     return value
 
 
+def _certificate_name(value: Any) -> str:
+    if isinstance(value, str) and re.fullmatch(r"(?=.{1,253}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", value):
+        return value.lower()
+    raise ValueError("write a DNS name as the certificate has it, such as proxy.example.org")
+
+
+def _fingerprint(value: Any) -> bytes:
+    digits = value.replace(":", "") if isinstance(value, str) else ""
+    if re.fullmatch(r"[0-9A-Fa-f]{64}", digits):
+        return bytes.fromhex(digits)
+    raise ValueError("write 64 hexadecimal digits, as `openssl x509 -noout -fingerprint -sha256` prints them")
+
+
 PrefixField = Annotated[Prefix, PlainValidator(_prefix)]
 EndpointField = Annotated[Endpoint, PlainValidator(_endpoint)]
 DurationField = Annotated[int, PlainValidator(_seconds)]
+SourceField = Annotated[Source, PlainValidator(_source)]
+CertificateNameField = Annotated[str, PlainValidator(_certificate_name)]
+FingerprintField = Annotated[bytes, PlainValidator(_fingerprint)]
 RealmField = Annotated[str, PlainValidator(_realm)]
 
 
@@ -85,8 +119,12 @@ class ClientSettings(BaseModel):
 
     name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
     """How bindings and logs call it."""
-    address: PrefixField
-    """The address or network that its packets come from."""
+    address: PrefixField | None = None
+    """The address or network that its datagrams come from. For RadSec instead, one of the next two."""
+    certificate_name: CertificateNameField | None = None
+    """A DNS name in its certificate."""
+    fingerprint: FingerprintField | None = None
+    """SHA-256 of its certificate."""
     secret: SecretStr | None = None
     """The shared secret itself; prefer one of the next two."""
     secret_file: Path | None = None
@@ -105,6 +143,14 @@ class ClientSettings(BaseModel):
         self.read_secret()
         return self
 
+    @model_validator(mode="after")
+    def _is_known_by_something(self) -> Self:
+        known = {"address", "certificate_name", "fingerprint"} & {key for key, value in self if value is not None}
+        if len(known) != 1:
+            found = f"{' and '.join(sorted(known))} are set" if known else "nothing tells its packets from others'"
+            raise ValueError(f"{found}: set exactly one of address (UDP), certificate_name, fingerprint (RadSec)")
+        return self
+
     def read_secret(self) -> bytes:
         """The shared secret. Raises ValueError, saying where it should come from, never what it is."""
         sources = {
@@ -113,11 +159,13 @@ class ClientSettings(BaseModel):
             "secret_env": self.secret_env is not None,
         }
         chosen = [source for source, is_set in sources.items() if is_set]
+        if not chosen and self.address is None:
+            return tls.SECRET
         if len(chosen) != 1:
             found = f"{' and '.join(chosen)} are set" if chosen else "there is no secret"
             raise ValueError(f"{found}: set exactly one of secret_file, secret_env, secret")
         if self.secret_file is not None:
-            where, secret = f"secret_file {self.secret_file}", _from_file(self.secret_file)
+            where, secret = f"secret_file {self.secret_file}", secret_from_file(self.secret_file)
         elif self.secret_env is not None:
             where, secret = (
                 f"secret_env {self.secret_env}",
@@ -138,6 +186,8 @@ class ClientSettings(BaseModel):
         return Client(
             name=self.name,
             address=self.address,
+            certificate_name=self.certificate_name,
+            fingerprint=self.fingerprint,
             secret=self.read_secret(),
             networks=Networks(self.networks),
             realms=None if self.realms is None else frozenset(self.realms),
@@ -156,6 +206,52 @@ class RadiusSettings(BaseModel):
     """Seconds that a binding lasts if neither the packet nor the client says."""
     never_bind: tuple[PrefixField, ...] = ()
     """Networks that no client can bind users to: those of servers, say."""
+    dictionaries: tuple[Path, ...] = ()
+    """Directories whose files `dictionary*` add attributes to those that come with radius-bridge."""
+    addresses: Annotated[tuple[SourceField, ...], AfterValidator(_not_empty)] = DEFAULT
+    """The attributes that name a user's addresses; of each IP version, the first one that does so counts."""
+
+    @field_validator("dictionaries")
+    @classmethod
+    def _can_be_read(cls, directories: tuple[Path, ...]) -> tuple[Path, ...]:
+        with_sites(directories)
+        return directories
+
+    @field_validator("addresses")
+    @classmethod
+    def _are_known(cls, sources: tuple[Source, ...], info: ValidationInfo) -> tuple[Source, ...]:
+        if "dictionaries" in info.data:  # it is not if they cannot be read, which is told already
+            Addresses(sources, with_sites(info.data["dictionaries"]))
+        return sources
+
+    def naming(self) -> Addresses:
+        """The sources of addresses, ready for use. Raises ValueError if something is wrong by now."""
+        return Addresses(self.addresses, with_sites(self.dictionaries))
+
+
+class RadsecSettings(BaseModel):
+    """`[radsec]`: RADIUS over TLS. SIGHUP reads the files anew."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    listen: Annotated[tuple[EndpointField, ...], AfterValidator(_not_empty)] = (("0.0.0.0", 2083), ("::", 2083))  # noqa: S104
+    """Addresses and TCP ports."""
+    dtls_listen: tuple[EndpointField, ...] = ()
+    """Addresses and UDP ports of RADIUS/DTLS (RFC 7360); 2083 is its port. None: no DTLS."""
+    certificate_file: Path
+    """Ours, and the intermediate ones behind it."""
+    key_file: Path
+    ca_file: Path
+    """The CAs of our peers' certificates."""
+    crl_file: Path | None = None
+    """Their revocation lists, one of every CA."""
+
+    def read_tls(self) -> tls.Tls:
+        """Reads the files. Raises ValueError that names the one that cannot be used."""
+        try:
+            return tls.load(tls.Files(self.certificate_file, self.key_file, self.ca_file, self.crl_file))
+        except ValueError as error:
+            raise ValueError(f"radsec.{error}") from None
 
 
 class MetricsSettings(BaseModel):
@@ -174,6 +270,8 @@ class Settings(BaseModel):
 
     consul: ConsulSettings = ConsulSettings()
     radius: RadiusSettings = RadiusSettings()
+    radsec: RadsecSettings | None = None
+    """Without it, there is UDP only."""
     metrics: MetricsSettings | None = None
     """Without it, nothing is served."""
     client: Annotated[tuple[ClientSettings, ...], AfterValidator(_not_empty)]
@@ -182,8 +280,16 @@ class Settings(BaseModel):
     def _clients_differ(self) -> Self:
         problems = [
             *_repetitions("name", [client.name for client in self.client]),
-            *_repetitions("address", [str(client.address) for client in self.client]),
+            *_repetitions("address", [str(client.address or "") for client in self.client]),
+            *_repetitions("certificate_name", [client.certificate_name or "" for client in self.client]),
+            *_repetitions("fingerprint", [(client.fingerprint or b"").hex() for client in self.client]),
         ]
+        if self.radsec is None:
+            problems += [
+                f"client[{index}] ({client.name}) comes by RadSec, and there is no [radsec]"
+                for index, client in enumerate(self.client)
+                if client.address is None
+            ]
         if problems:
             raise ValueError("; ".join(problems))
         return self
@@ -194,17 +300,18 @@ class Settings(BaseModel):
 
     def rules(self) -> Rules:
         """What holds for all clients."""
-        return Rules(self.radius.default_lease, Networks(self.radius.never_bind))
+        return Rules(self.radius.default_lease, Networks(self.radius.never_bind), self.radius.naming())
 
 
 def _repetitions(key: str, values: list[str]) -> Iterable[str]:
     for index, value in enumerate(values):
         earlier = values.index(value)
-        if earlier < index:
+        if value and earlier < index:
             yield f"client[{index}].{key} = {value!r}: client[{earlier}] has it too; each needs its own"
 
 
-def _from_file(path: Path) -> bytes:
+def secret_from_file(path: Path) -> bytes:
+    """The secret that is all of a file. Raises ValueError if it cannot be read, or if everybody can."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode

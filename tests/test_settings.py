@@ -6,6 +6,7 @@ import pytest
 
 from radius_bridge.configfile import ConfigError, read
 from radius_bridge.policy.members import parse_prefix
+from radius_bridge.radius.addresses import DEFAULT
 from radius_bridge.settings import Settings
 
 CLIENT = """
@@ -33,7 +34,7 @@ def test_the_least_that_is_needed(file: Path) -> None:
     assert made.radius.default_lease == 8 * 3600
     assert made.metrics is None
     assert made.consul.root == "befw"
-    found = made.clients().find(2, "198.51.100.7")
+    found = made.clients().at(4, parse_prefix("198.51.100.7").number)
     assert found is not None
     assert (found.name, found.secret, found.realms, found.lease) == ("campus", b"a shared secret!", None, None)
     assert parse_prefix("10.1.2.3") in found.networks
@@ -87,10 +88,12 @@ def test_every_line_of_the_example_is_right_when_it_is_switched_on(file: Path, t
     lines = []
     for line in example.read_text().splitlines():
         switched = line.removeprefix("# ")
-        is_setting = switched.startswith("[") or " = " in switched
+        is_setting = switched.startswith(("[", "]", "  ")) or " = " in switched
         lines.append(switched if is_setting else line)
+    (tmp_path / "dictionary.site").write_text("ATTRIBUTE Badge 224 string\n")
     text = "\n".join(lines).replace("/etc/radius-bridge/campus-proxy.secret", str(secret))
-    made = settings(file, text)
+    made = settings(file, text.replace("/etc/radius-bridge/dictionaries", str(tmp_path)))
+    assert made.radius.addresses == DEFAULT  # the example shows what holds anyway
     assert made.metrics is not None
     assert made.client[0].lease == 12 * 3600
 
@@ -103,6 +106,24 @@ def test_every_line_of_the_example_is_right_when_it_is_switched_on(file: Path, t
         ("[[client]]", '[radius]\nlisen = ""\n[[client]]', "radius.lisen: no such key (did you mean listen?)"),
         ("networks", "realms = []\nnetworks", "client[0].realms: write at least one"),
         ('name = "campus"', "", "client[0].name: is missing"),
+        ("[[client]]", '[radius]\naddresses = ["Nobody"]\n[[client]]', "radius.addresses: Nobody: the dictionaries"),
+        ("[[client]]", '[radius]\naddresses = ["Class"]\n[[client]]', "radius.addresses: Class has type octets: add"),
+        ("[[client]]", "[radius]\naddresses = [7]\n[[client]]", "radius.addresses[0] = 7: write the name of an attr"),
+        (
+            "[[client]]",
+            '[radius]\naddresses = [{ attribute = "User-Name", pattern = "(" }]\n[[client]]',
+            "radius.addresses[0]: User-Name: '(' is no regular expression: ",
+        ),
+        (
+            "[[client]]",
+            '[radius]\naddresses = [{ attribute = "User-Name", pattern = "x" }]\n[[client]]',
+            "radius.addresses: User-Name: a pattern needs text (type string) and a group for the address",
+        ),
+        (
+            "[[client]]",
+            '[radius]\ndictionaries = ["/not/there"]\n[[client]]',
+            "radius.dictionaries: /not/there: cannot be read: No such file or directory",
+        ),
         ('"campus"', '"a b"', "client[0].name = 'a b': String should match pattern"),
         ('"campus"', "7", "client[0].name = 7: Input should be a valid string"),
         ('"198.51.100.0/24"', '"here"', "client[0].address = 'here': write an address or a network, such as"),

@@ -8,6 +8,9 @@ key_prefix "befw/$alias$/$user." {
 key_prefix "befw/$binding$/" {
   policy = "write"
 }
+key_prefix "befw/$health$/" {
+  policy = "write"
+}
 key_prefix "befw/$lock$/" {
   policy = "write"
 }

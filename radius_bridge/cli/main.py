@@ -2,7 +2,7 @@
 
 import typer
 
-from radius_bridge.cli import grants, groups, serve, who
+from radius_bridge.cli import decode, grants, groups, send, serve, who
 
 app = typer.Typer(
     help="Open a port for a person instead of an address.\n\n"
@@ -19,3 +19,5 @@ app.command()(grants.revoke)
 app.command("grants")(grants.list_grants)
 app.command()(who.who)
 app.add_typer(groups.app, name="group")
+app.command()(send.send)
+app.command()(decode.decode)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import socket
 from pathlib import Path
 from typing import Annotated
 
@@ -14,9 +15,11 @@ from radius_bridge import configfile, metrics
 from radius_bridge.cli.common import FAILED, USAGE, fail
 from radius_bridge.process import configure_logging, notify_systemd, run_until, signals
 from radius_bridge.radius.server import Listener
+from radius_bridge.radius.sockets import endpoint
 from radius_bridge.registry import meta
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
+from radius_bridge.registry.health import Health
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.lanes import Lanes
 from radius_bridge.registry.leader import Leader
@@ -38,7 +41,8 @@ def check_config(config: ConfigOption = DEFAULT_CONFIG) -> None:
     settings = _settings(config)
     typer.echo(f"{config}: good")
     for client in settings.client:
-        typer.echo(f"  client {client.name}: {client.address} may bind {', '.join(map(str, client.networks))}")
+        known_by = client.address or client.certificate_name or f"fingerprint {(client.fingerprint or b'').hex()}"
+        typer.echo(f"  client {client.name}: {known_by} may bind {', '.join(map(str, client.networks))}")
 
 
 def serve(
@@ -61,6 +65,8 @@ def _settings(path: Path) -> Settings:
     try:
         settings = configfile.read(path, Settings)
         settings.consul.read_token()
+        if settings.radsec is not None:
+            settings.radsec.read_tls()
     except (configfile.ConfigError, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(USAGE) from None
@@ -69,41 +75,69 @@ def _settings(path: Path) -> Settings:
 
 async def _serve(path: Path, settings: Settings) -> None:
     keys = Keys(settings.consul.root)
-    async with Consul(settings.consul) as consul, Lanes(consul, keys) as lanes:
-        listener = Listener(settings.radius.listen, settings.clients(), settings.rules(), lanes.submit)
+    async with Consul(settings.consul) as consul:
+        health = Health(consul, keys.health(socket.gethostname()))
+        async with Lanes(consul, keys, committed=health.committed) as lanes:
+            await _listen(path, settings, consul, keys, lanes, health)
 
-        def reload() -> None:
-            try:
-                fresh = configfile.read(path, Settings)
-                listener.reload(fresh.clients(), fresh.rules())
-            except (configfile.ConfigError, ValueError) as error:
-                log.error("configuration not taken, the old one stays", error=str(error))
-                return
-            if (fresh.consul, fresh.radius.listen, fresh.metrics) != (
-                settings.consul,
-                settings.radius.listen,
-                settings.metrics,
-            ):
-                log.warning("only clients, default_lease and never_bind are read anew; the rest needs a restart")
-            log.info("configuration taken", clients=len(fresh.client))
 
-        async with signals(reload) as stop:
-            if not await _load(consul, keys, lanes, stop):
-                return
-            sweeper = Sweeper(consul, keys)
-            if settings.metrics is not None:
-                metrics.export("lanes", lanes.counters)
-                metrics.export("sweeper", sweeper.counters)
-                host, port = settings.metrics.listen
-                start_http_server(port, host)
-            listener.start()
-            log.info("listening", addresses=[f"{host}:{port}" for host, port in listener.addresses])
-            notify_systemd("READY=1")
-            await run_until(stop, Leader(consul, keys.lock("sweeper")).run(sweeper.work))
-            notify_systemd("STOPPING=1")
-            listener.close()
-            left = await listener.drain(DRAIN)
-            log.info("stopped", unanswered=left)
+async def _listen(path: Path, settings: Settings, consul: Consul, keys: Keys, lanes: Lanes, health: Health) -> None:
+    radsec = settings.radsec
+    listener = Listener(
+        settings.radius.listen,
+        settings.clients(),
+        settings.rules(),
+        lanes.submit,
+        can_record=health.is_recording,
+        radsec=() if radsec is None else radsec.listen,
+        dtls=() if radsec is None else radsec.dtls_listen,
+        tls=None if radsec is None else radsec.read_tls(),
+    )
+
+    def reload() -> None:
+        try:
+            fresh = configfile.read(path, Settings)
+            listener.reload(
+                fresh.clients(),
+                fresh.rules(),
+                None if settings.radsec is None or fresh.radsec is None else fresh.radsec.read_tls(),
+            )
+        except (configfile.ConfigError, ValueError) as error:
+            log.error("configuration not taken, the old one stays", error=str(error))
+            return
+        if _fixed(fresh) != _fixed(settings):
+            log.warning("the transports' addresses, Consul and metrics stay as they are until a restart")
+        log.info("configuration taken", clients=len(fresh.client))
+
+    async with signals(reload) as stop:
+        if not await _load(consul, keys, lanes, stop):
+            return
+        sweeper = Sweeper(consul, keys)
+        if settings.metrics is not None:
+            metrics.RECORDING.set_function(health.is_recording)
+            metrics.export("lanes", lanes.counters)
+            metrics.export("sweeper", sweeper.counters)
+            host, port = settings.metrics.listen
+            start_http_server(port, host)
+        listener.start()
+        log.info(
+            "listening",
+            addresses=[endpoint(*each) for each in listener.addresses],
+            radsec=[endpoint(*each) for each in listener.radsec_addresses],
+            dtls=[endpoint(*each) for each in listener.dtls_addresses],
+        )
+        notify_systemd("READY=1")
+        await run_until(stop, health.run(), Leader(consul, keys.lock("sweeper")).run(sweeper.work))
+        notify_systemd("STOPPING=1")
+        listener.close()
+        left = await listener.drain(DRAIN)
+        log.info("stopped", unanswered=left)
+
+
+def _fixed(settings: Settings) -> tuple[object, ...]:
+    """What holds until the end of the process."""
+    radsec = None if settings.radsec is None else (settings.radsec.listen, settings.radsec.dtls_listen)
+    return settings.consul, settings.radius.listen, radsec, settings.metrics
 
 
 async def _load(consul: Consul, keys: Keys, lanes: Lanes, stop: asyncio.Event) -> bool:

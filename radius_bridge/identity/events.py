@@ -1,8 +1,9 @@
 """What one accounting packet says about who is behind which address, as plain data."""
 
 from collections.abc import Container
-from dataclasses import dataclass
 from enum import StrEnum
+
+import msgspec
 
 from radius_bridge.policy.members import Prefix
 
@@ -15,8 +16,7 @@ class Kind(StrEnum):
     STOP = "stop"
 
 
-@dataclass(frozen=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, gc=False):
     """One accounting event. All times are epoch seconds."""
 
     kind: Kind

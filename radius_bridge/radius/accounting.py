@@ -3,16 +3,18 @@
 import hashlib
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
 from radius_bridge.identity.events import Event, Kind
 from radius_bridge.identity.names import NameRefused, realm_of, user_name
 from radius_bridge.policy.members import Prefix, parse_prefix
+from radius_bridge.radius.addresses import Addresses, default
 from radius_bridge.radius.clients import Client, Networks
-from radius_bridge.radius.dictionary import Value, standard
+from radius_bridge.radius.dictionary import standard
 from radius_bridge.radius.packet import Attribute
 
 OLDEST = 7 * 86400.0
@@ -59,15 +61,16 @@ class Rules:
     default_lease: int
     """Seconds that a binding lasts if neither the packet nor the client says."""
     never_bind: Networks
+    addresses: Addresses = field(default_factory=default)
+    """Where addresses are in a packet."""
 
 
 _attributes = standard()
-_decode = {attribute.number: attribute.decode for attribute in _attributes}
+_decode = {attribute.number: attribute.type.decode for attribute in _attributes if len(attribute.path) == 1}
 _USER_NAME = _attributes["User-Name"].number
 _NAS_IP_ADDRESS = _attributes["NAS-IP-Address"].number
 _NAS_IPV6_ADDRESS = _attributes["NAS-IPv6-Address"].number
 _NAS_IDENTIFIER = _attributes["NAS-Identifier"].number
-_FRAMED = (_attributes["Framed-IP-Address"].number, _attributes["Framed-IPv6-Address"].number)
 _SESSION_TIMEOUT = _attributes["Session-Timeout"].number
 _CALLING_STATION_ID = _attributes["Calling-Station-Id"].number
 _STATUS_TYPE = _attributes["Acct-Status-Type"].number
@@ -84,16 +87,11 @@ _KINDS = {
 }
 _ON_OFF = {_status["Accounting-On"], _status["Accounting-Off"]}
 
-_NO_ADDRESSES = {parse_prefix(text) for text in ("0.0.0.0", "255.255.255.254", "255.255.255.255", "::")}  # noqa: S104
-"""RFC 2865 §5.8: the user or the NAS shall choose. None of these is an address that anybody has."""
-
 _NOBODYS = Networks(
     parse_prefix(text)
     for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "::1", "fe80::/10", "ff00::/8")
 )
 """This host, loopback, link-local, multicast: no sender can be told by these on another host."""
-
-_MAPPED = 0xFFFF << 32
 
 _PLAIN = re.compile(rb"[A-Za-z0-9._:@+ -]{1,%d}" % LONGEST_ID)
 
@@ -106,11 +104,12 @@ def interpret(attributes: Iterable[Attribute], client: Client, rules: Rules, arr
     is an event without addresses. It never names an address outside the client's networks.
     """
     first: dict[int, bytes] = {}
-    framed: list[tuple[int, bytes]] = []
+    naming: list[Attribute] = []
+    outermost = rules.addresses.outermost
     for attribute in attributes:
         number = attribute[0]
-        if number in _FRAMED:
-            framed.append(attribute)
+        if number in outermost:
+            naming.append(attribute)
         elif number not in first:
             first[number] = attribute[1]
     values = _Values(first)
@@ -132,11 +131,12 @@ def interpret(attributes: Iterable[Attribute], client: Client, rules: Rules, arr
     if client.realms is not None and kind is not Kind.STOP and realm_of(user) not in client.realms:
         return Outcome(None, NotBound.REALM, ignored=values.ignored)
 
-    named = values.addresses(framed)
+    named, useless = rules.addresses.read(naming)
+    values.ignored += useless
     if kind is Kind.STOP:
         allowed = tuple(address for address in named if address in client.networks)
     else:
-        allowed = tuple(address for address in named if _may_bind(address, client, rules))
+        allowed = tuple([address for address in named if _may_bind(address, client, rules)])
     refused = tuple(address for address in named if address not in allowed) if len(allowed) < len(named) else ()
     if not allowed and kind is not Kind.STOP:
         reason = NotBound.ADDRESS_NOT_ALLOWED if refused else NotBound.NO_ADDRESS
@@ -161,7 +161,7 @@ def interpret(attributes: Iterable[Attribute], client: Client, rules: Rules, arr
         expires=expires,
         source=client.name,
         nas=nas,
-        mac=plain(first.get(_CALLING_STATION_ID, b"")),
+        mac=plain(first[_CALLING_STATION_ID]) if _CALLING_STATION_ID in first else "",
         within=client.networks,
     )
     return Outcome(event, None, refused, values.ignored)
@@ -190,39 +190,30 @@ class _Values:
         self._first = first
         self.ignored = 0
 
-    def _typed(self, number: int, octets: bytes) -> Value | None:
+    def number(self, attribute: int) -> int | None:
+        octets = self._first.get(attribute)
+        if octets is None:
+            return None
+        if len(octets) != 4:  # all that are read here are integers or dates
+            self.ignored += 1
+            return None
+        return int.from_bytes(octets)
+
+    def address(self, attribute: int) -> str | None:
+        octets = self._first.get(attribute)
         try:
-            return _decode[number](octets)
+            return None if octets is None else _address(attribute, octets)
         except ValueError:
             self.ignored += 1
             return None
 
-    def number(self, attribute: int) -> int | None:
-        octets = self._first.get(attribute)
-        value = None if octets is None else self._typed(attribute, octets)
-        return value if isinstance(value, int) else None
-
-    def address(self, attribute: int) -> Prefix | None:
-        octets = self._first.get(attribute)
-        value = None if octets is None else self._typed(attribute, octets)
-        return value if isinstance(value, Prefix) else None
-
-    def addresses(self, framed: list[Attribute]) -> list[Prefix]:
-        """The addresses that a packet names, each once; v4-mapped ones as the v4 addresses that they are."""
-        found: list[Prefix] = []
-        for number, octets in framed:
-            value = self._typed(number, octets)
-            if not isinstance(value, Prefix):
-                continue
-            if value.version == 6 and value.number >> 32 << 32 == _MAPPED:
-                value = Prefix(4, value.number & 0xFFFFFFFF, 32)
-            if value not in _NO_ADDRESSES and value not in found:
-                found.append(value)
-        return found
-
 
 def _may_bind(address: Prefix, client: Client, rules: Rules) -> bool:
-    return address in client.networks and address not in _NOBODYS and address not in rules.never_bind
+    if address not in client.networks:
+        return False
+    if address.is_host:
+        return address not in _NOBODYS and address not in rules.never_bind
+    return not _NOBODYS.touch(address) and not rules.never_bind.touch(address)
 
 
 def _event_time(stamp: int | None, delay: int | None, arrival: float) -> float:
@@ -237,4 +228,10 @@ def _nas(first: dict[int, bytes], values: _Values, client: Client) -> str:
     if identifier:
         return plain(identifier)
     address = values.address(_NAS_IP_ADDRESS) or values.address(_NAS_IPV6_ADDRESS)
-    return str(address) if address is not None else plain(client.name.encode())
+    return address if address is not None else plain(client.name.encode())
+
+
+@lru_cache(maxsize=4096)
+def _address(attribute: int, octets: bytes) -> str:
+    """An address as text: NASes are few, and each says its own in every packet."""
+    return str(_decode[attribute](octets))

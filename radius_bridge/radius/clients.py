@@ -1,6 +1,5 @@
 """RADIUS clients: whose packets we take, with which secret, and what they may bind. Pure."""
 
-import socket
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -23,11 +22,11 @@ class PrefixTable(Generic[_T]):
             for version in (4, 6)
         }
 
-    def find(self, version: int, number: int) -> _T | None:
-        """The value of the longest prefix around an address; None if there is none."""
+    def find(self, version: int, number: int, host_bits: int = 0) -> _T | None:
+        """The value of the longest prefix around an address, or around a network with so many host bits."""
         for shift, table in self._tables[version]:
             value = table.get(number >> shift)
-            if value is not None:
+            if value is not None and shift >= host_bits:
                 return value
         return None
 
@@ -36,19 +35,33 @@ class Networks:
     """A set of networks."""
 
     def __init__(self, prefixes: Iterable[Prefix]) -> None:
-        self._table = PrefixTable((prefix, prefix) for prefix in prefixes)
+        self._prefixes = tuple(prefixes)
+        self._table = PrefixTable((prefix, prefix) for prefix in self._prefixes)
 
     def __contains__(self, address: object) -> bool:
-        """True if a single address (a Prefix) is in one of the networks."""
-        return isinstance(address, Prefix) and self._table.find(address.version, address.number) is not None
+        """True if an address or a network (a Prefix) is, all of it, in one of the networks."""
+        if not isinstance(address, Prefix):
+            return False
+        host_bits = (32 if address.version == 4 else 128) - address.length
+        return self._table.find(address.version, address.number, host_bits) is not None
+
+    def touch(self, address: Prefix) -> bool:
+        """True if any of an address or a network is in one of the networks."""
+        return address in self or (
+            not address.is_host and any(prefix in Networks((address,)) for prefix in self._prefixes)
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Somebody who may send us accounting: a NAS, or a proxy before many of them."""
+    """Somebody who may send us accounting: a NAS, or a proxy before many of them.
+
+    It is known by one of three: where its datagrams come from, or the name or the fingerprint of the certificate
+    that it shows over TLS.
+    """
 
     name: str
-    address: Prefix
+    address: Prefix | None
     """The address or network it sends from."""
     secret: bytes = field(repr=False)
     networks: Networks
@@ -57,15 +70,28 @@ class Client:
     """The only realms (lower case) of users that it can bind, the empty one for names without; None: any."""
     lease: int | None = None
     """Seconds that a binding lasts if the packet does not say; None: the default."""
+    certificate_name: str | None = None
+    """A DNS name (lower case) of its certificate."""
+    fingerprint: bytes | None = None
+    """SHA-256 of its certificate (DER)."""
 
 
 class Clients:
-    """All clients, found by where a packet comes from."""
+    """All clients."""
 
     def __init__(self, clients: Iterable[Client]) -> None:
-        self._table = PrefixTable((client.address, client) for client in clients)
+        every = list(clients)
+        self._by_address = PrefixTable((each.address, each) for each in every if each.address is not None)
+        self._by_name = {each.certificate_name: each for each in every if each.certificate_name is not None}
+        self._by_fingerprint = {each.fingerprint: each for each in every if each.fingerprint is not None}
 
-    def find(self, family: int, host: str) -> Client | None:
-        """The client that sends from `host` (numeric, of that address family); None for strangers."""
-        number = int.from_bytes(socket.inet_pton(family, host))
-        return self._table.find(4 if family == socket.AF_INET else 6, number)
+    def at(self, version: int, number: int) -> Client | None:
+        """The client that sends from the address `number` of that IP version; None for strangers."""
+        return self._by_address.find(version, number)
+
+    def with_certificate(self, fingerprint: bytes, names: Iterable[str]) -> Client | None:
+        """The client with this certificate: by its fingerprint, else by the first of its names that is known."""
+        found = self._by_fingerprint.get(fingerprint)
+        if found is not None:
+            return found
+        return next((self._by_name[name] for name in names if name in self._by_name), None)

@@ -9,8 +9,8 @@ KEEP = 15.0
 LIMIT = 65536
 """Responses kept at most; the oldest go first. That is harmless: applying an event twice changes nothing."""
 
-Key = tuple[str, int, int]
-"""Source address, source port, Identifier."""
+Key = tuple[bytes | int, int]
+"""What tells senders apart (a socket address, or the number of a connection), and the Identifier."""
 
 
 class Seen(Enum):
@@ -28,6 +28,8 @@ class Duplicates:
         self._limit = limit
         self._pending: dict[Key, bytes] = {}
         self._answered: OrderedDict[Key, tuple[bytes, bytes, float]] = OrderedDict()
+        self._expiry = float("-inf")
+        """When the oldest response may have to go; never too late."""
         self.evicted = 0
         """Responses given up before their time, because there were too many."""
 
@@ -39,7 +41,8 @@ class Duplicates:
 
         Another authenticator is another request, and the older one under this Identifier is forgotten.
         """
-        self._expire(now)
+        if now >= self._expiry:
+            self._expire(now)
         if self._pending.get(key) == authenticator:
             return Seen.IN_PROGRESS
         known = self._answered.get(key)
@@ -70,6 +73,8 @@ class Duplicates:
     def _expire(self, now: float) -> None:
         while self._answered:
             key = next(iter(self._answered))
-            if self._answered[key][2] > now:
+            self._expiry = self._answered[key][2]
+            if self._expiry > now:
                 return
             del self._answered[key]
+        self._expiry = now + self._keep

@@ -96,6 +96,8 @@ def is_genuine(packet: Packet, secret: bytes) -> bool:
     expected = hashlib.md5(raw[:4] + _ZEROS + raw[HEADER:] + secret, usedforsecurity=False).digest()
     if not hmac.compare_digest(expected, packet.authenticator):
         return False
+    if _MESSAGE_AUTHENTICATOR not in raw:  # no octet says 80: then no attribute is of that type
+        return True
     offset = HEADER
     for kind, value in packet.attributes:
         if kind == _MESSAGE_AUTHENTICATOR and not _message_authenticator_holds(raw, offset, value, secret):

@@ -5,10 +5,12 @@
 <root>/$ipset$/[<dc>/[<node>/]]<set>/<member>       = expiry
 <root>/$binding$/<address>                          = registry.records.Binding
 <root>/$meta$                                       = registry.records.Meta, the sentinel
+<root>/$health$/<bridge>                            = when it last wrote, for the sake of writing (registry.health)
 <root>/$lock$/<what>                                = the leader's Consul session
 """
 
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from radius_bridge.policy.members import GroupRef, Member, Prefix, parse_member
 
@@ -18,6 +20,7 @@ IPSET = "$ipset$"
 BINDING = "$binding$"
 META = "$meta$"
 LOCK = "$lock$"
+HEALTH = "$health$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +86,10 @@ class Keys:
     def lock(self, what: str) -> str:
         """The key that the leader for `what` holds."""
         return f"{self.root}/{LOCK}/{what}"
+
+    def health(self, bridge: str) -> str:
+        """The key that a bridge writes to see whether Consul records; `bridge` is its host's name."""
+        return f"{self.root}/{HEALTH}/{quote(bridge, safe='')}"
 
     def read_group_member(self, key: str) -> tuple[GroupRef, Member]:
         """Reads a key below `groups`. Raises ValueError if it names no group and member."""

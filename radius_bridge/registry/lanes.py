@@ -80,13 +80,18 @@ class Lanes:
         patience: float = 10.0,
         queue_limit: int = 20_000,
         clock: Callable[[], float] = time.time,
+        committed: Callable[[], None] = lambda: None,
     ) -> None:
-        """`patience`: seconds after which an event that is still not committed is given up."""
+        """`patience`: seconds after which an event that is still not committed is given up.
+
+        `committed` is called when Consul has committed a write.
+        """
         self._consul = consul
         self._keys = keys
         self._patience = patience
         self._queue_limit = queue_limit
         self._clock = clock
+        self._committed = committed
         self._lanes = [_Lane() for _ in range(count)]
         self._open: set[_Ticket] = set()
         self._closed = False
@@ -199,6 +204,8 @@ class Lanes:
                 self._abandon(lane, address, lane.pending[address], "internal error")
         else:
             lane.failures = 0
+            if done.index:
+                self._committed()
             for part in parts:
                 cas = part.ops[0]
                 if cas.writes:

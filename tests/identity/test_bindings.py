@@ -1,10 +1,9 @@
 """Who is behind an address: starts, stops, late packets, two users, two sessions."""
 
-from dataclasses import replace
-
 import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from radius_bridge.identity.bindings import EMPTY, MAX_CLAIMS, RETENTION, Binding, apply
 from radius_bridge.identity.events import Event, Kind

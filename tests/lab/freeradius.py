@@ -1,6 +1,7 @@
 """A real FreeRADIUS with the configuration of config/freeradius, and radclient."""
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,14 +18,17 @@ def forwarder(
     bridge_secret: str,
     nas_networks: tuple[str, str],
     nas_secret: str,
+    configuration: str = "radiusd",
+    more: Mapping[str, str | Path] | None = None,
 ) -> Process:
     """FreeRADIUS, not yet started, that takes accounting on port 1813 and passes it to `bridge`.
 
-    `nas_networks` are the IPv4 and the IPv6 network that may send. Wait for `READY` in its log.
+    `nas_networks` are the IPv4 and the IPv6 network that may send; `configuration` is the file in CONFIG that it
+    runs, and `more` the variables that this file needs besides. Wait for `READY` in its log.
     """
     return Process(
         "freeradius",
-        ["freeradius", "-f", "-l", "stdout", "-d", CONFIG, "-n", "radiusd"],
+        ["freeradius", "-f", "-l", "stdout", "-d", CONFIG, "-n", configuration],
         log=directory / "freeradius.log",
         namespace=namespace,
         env={
@@ -35,6 +39,7 @@ def forwarder(
             "NAS_NETWORK": nas_networks[0],
             "NAS_NETWORK6": nas_networks[1],
             "NAS_SECRET": nas_secret,
+            **{name: str(value) for name, value in (more or {}).items()},
         },
     )
 

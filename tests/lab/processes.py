@@ -130,6 +130,10 @@ class Process:
             self.kill()
             raise LabError(f"{self.name} did not end within {timeout:g} s of SIGTERM\n{self.tail()}") from None
 
+    def reload(self) -> None:
+        """SIGHUP: the process reads its configuration anew."""
+        self._signal(signal.SIGHUP)
+
     def _signal(self, number: signal.Signals) -> None:
         if self._child is not None and self._child.poll() is None:
             self._child.send_signal(number)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from radius_bridge.identity.events import Event, Kind
 from radius_bridge.policy.members import parse_prefix, user_group
 from radius_bridge.radius.accounting import LONGEST_ID, NotBound, Outcome, Rules, interpret, plain
+from radius_bridge.radius.addresses import Addresses, Source
 from radius_bridge.radius.clients import Client, Networks
 from radius_bridge.radius.dictionary import standard
 from radius_bridge.radius.packet import Attribute
@@ -175,7 +176,7 @@ def test_a_client_binds_only_users_of_its_realms(realms: set[str] | None, name: 
         ({"Event_Timestamp": "0"}, NOW),
     ],
 )
-def test_when_it_happened(changes: dict[str, str], at: float) -> None:
+def test_when_it_happened_rfc_2869_5_3(changes: dict[str, str], at: float) -> None:
     assert event(**changes).at == at
 
 
@@ -214,7 +215,7 @@ def test_a_session_time_that_no_session_has_is_ignored() -> None:
         ({"NAS_Identifier": "a/b", "Acct_Session_Id": "%/\udcff\0"}, "a%2Fb/%25%2F%FF%00"),
     ],
 )
-def test_a_session_is_named_after_its_nas_and_its_id(changes: dict[str, str | None], session: str) -> None:
+def test_a_session_is_named_after_its_nas_and_its_id_rfc_2866_5_5(changes: dict[str, str | None], session: str) -> None:
     assert event(**changes).session == session
 
 
@@ -289,3 +290,57 @@ def test_different_octets_are_different_text_without_slashes_and_of_bounded_leng
     assert re.fullmatch(r"[A-Za-z0-9._:@+~% -]*", plain(a))
     assert len(plain(a)) <= LONGEST_ID + 1
     assert (plain(a) == plain(b)) == (a == b)
+
+
+PREFIXES = replace(RULES, addresses=Addresses([Source("Framed-IPv6-Prefix")], standard()))
+
+
+@pytest.mark.parametrize(
+    ("prefix", "bound"),
+    [
+        ("2001:db8:1::/64", True),
+        ("2001:db8::/32", True),
+        ("2001:db8::/31", False),
+        ("2001::/16", False),
+        ("::/0", False),
+        ("fe80::/64", False),
+    ],
+)
+def test_a_prefix_is_bound_only_as_a_whole_rfc_3162_2_3(prefix: str, bound: bool) -> None:
+    result = interpret(packet({"Framed-IP-Address": None, "Framed-IPv6-Prefix": prefix}), CLIENT, PREFIXES, NOW)
+    assert (result.event is not None) == bound
+
+
+def test_a_prefix_around_what_is_never_bound_is_not_bound() -> None:
+    rules = replace(PREFIXES, never_bind=Networks([parse_prefix("2001:db8:1:2::/64")]))
+    for prefix, bound in (("2001:db8:1::/48", False), ("2001:db8:1:2::/64", False), ("2001:db8:1:3::/64", True)):
+        result = interpret(packet({"Framed-IP-Address": None, "Framed-IPv6-Prefix": prefix}), CLIENT, rules, NOW)
+        assert (result.event is not None) == bound
+
+
+def test_a_prefix_is_not_bound_unless_configured() -> None:
+    result = outcome(Framed_IP_Address=None, Framed_IPv6_Prefix="2001:db8:1::/64")
+    assert result.not_bound is NotBound.NO_ADDRESS
+
+
+def test_attributes_that_do_not_belong_in_a_request_change_nothing_rfc_2866_5_13() -> None:
+    foreign = [(2, bytes(16)), (3, bytes(17)), (18, b"hello"), (24, b"state")]
+    assert interpret([*foreign, *packet({})], CLIENT, RULES, NOW) == interpret(packet({}), CLIENT, RULES, NOW)
+
+
+def test_a_request_without_a_name_of_its_nas_is_tolerated_rfc_2866_4_1() -> None:
+    assert event(NAS_Identifier=None).nas == CLIENT.name
+
+
+def test_neither_class_nor_acct_multi_session_id_names_a_session_rfc_2865_5_25_rfc_3580_2_2() -> None:
+    assert event(Class="0x0102", Acct_Multi_Session_Id="M1", Chargeable_User_Identity="0x31") == event()
+
+
+def test_addresses_of_ipv6_may_repeat_rfc_6911_3_1() -> None:
+    bound = event(Framed_IP_Address=None, Framed_IPv6_Address=["2001:db8::1", "2001:db8::2"]).addresses
+    assert [str(address) for address in bound] == ["2001:db8::1", "2001:db8::2"]
+
+
+def test_an_interface_id_or_a_delegated_prefix_is_no_address_rfc_3162_2_2_rfc_4818_3() -> None:
+    changes = {"Framed_Interface_Id": "0:0:0:1", "Delegated_IPv6_Prefix": "2001:db8::/48"}
+    assert outcome(Framed_IP_Address=None, **changes).not_bound is NotBound.NO_ADDRESS

@@ -1,7 +1,6 @@
 """Whose packets are taken: the longest prefix wins."""
 
 import ipaddress
-import socket
 
 import pytest
 from hypothesis import given
@@ -40,8 +39,8 @@ CLIENTS = Clients(
     ],
 )
 def test_the_longest_prefix_wins(host: str, name: str | None) -> None:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = CLIENTS.find(family, host)
+    address = parse_prefix(host)
+    found = CLIENTS.at(address.version, address.number)
     assert (found.name if found else None) == name
 
 

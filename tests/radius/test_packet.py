@@ -74,7 +74,9 @@ def test_any_octets_are_a_packet_or_malformed(data: bytes) -> None:
 
 
 @given(attributes, st.data())
-def test_a_changed_octet_is_malformed_or_not_genuine(pairs: list[Attribute], data: st.DataObject) -> None:
+def test_a_changed_octet_is_malformed_or_not_genuine_rfc_5080_2_3_3(
+    pairs: list[Attribute], data: st.DataObject
+) -> None:
     request = bytearray(accounting_request(7, pairs, SECRET))
     position = data.draw(st.integers(0, len(request) - 1))
     request[position] ^= data.draw(st.integers(1, 255))
@@ -86,13 +88,13 @@ def test_a_changed_octet_is_malformed_or_not_genuine(pairs: list[Attribute], dat
 
 
 @given(attributes, st.data())
-def test_a_packet_that_was_cut_is_malformed(pairs: list[Attribute], data: st.DataObject) -> None:
+def test_a_packet_that_was_cut_is_malformed_rfc_2866_3(pairs: list[Attribute], data: st.DataObject) -> None:
     request = accounting_request(7, pairs, SECRET)
     with pytest.raises(Malformed):
         parse(request[: data.draw(st.integers(0, len(request) - 1))])
 
 
-def test_octets_behind_the_length_are_ignored() -> None:
+def test_octets_behind_the_length_are_ignored_rfc_2866_3() -> None:
     request = accounting_request(1, TABLE["start"], SECRET)
     packet = parse(request + b"padding")
     assert packet.raw == request
@@ -117,12 +119,12 @@ def test_an_attribute_that_does_not_fit_is_malformed_and_says_where(attribute_oc
 
 
 @pytest.mark.parametrize("length", [0, 19, 4097, 65535])
-def test_a_length_that_no_packet_has_is_malformed(length: int) -> None:
+def test_a_length_that_no_packet_has_is_malformed_rfc_2866_3(length: int) -> None:
     with pytest.raises(Malformed):
         parse(b"\x04\x01" + length.to_bytes(2) + bytes(70000))
 
 
-def test_the_longest_packet_is_taken() -> None:
+def test_the_longest_packet_is_taken_rfc_7930_2() -> None:
     filling = [(26, bytes(253))] * 15 + [(26, bytes(MAX_LENGTH - HEADER - 15 * 255 - 2))]
     assert len(parse(accounting_request(1, filling, SECRET)).raw) == MAX_LENGTH
     with pytest.raises(Malformed):
@@ -135,7 +137,7 @@ def test_a_value_that_is_too_long_is_not_built() -> None:
 
 
 @pytest.mark.parametrize("signature", [bytes(16), b"", bytes(15), bytes(17)])
-def test_a_wrong_message_authenticator_is_not_genuine_though_the_authenticator_is_right(
+def test_a_wrong_message_authenticator_is_not_genuine_though_the_authenticator_is_right_rfc_3579_3_3(
     signature: bytes,
 ) -> None:
     request = accounting_request(1, [(1, b"alice"), (80, signature)], SECRET)
@@ -177,7 +179,7 @@ def test_we_take_pyrads_requests_and_pyrad_our_responses(name: str, signed: bool
     assert is_response(response, data, SECRET)
 
 
-def test_a_response_has_the_proxy_states_in_order_and_nothing_else() -> None:
+def test_a_response_has_the_proxy_states_in_order_and_nothing_else_rfc_2866_2_1() -> None:
     request = parse(accounting_request(3, TABLE["proxied"], SECRET))
     response = parse(accounting_response(request, SECRET))
     assert response.code == Code.ACCOUNTING_RESPONSE

@@ -2,20 +2,21 @@
 
 import asyncio
 import socket
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 import pytest
 from prometheus_client import REGISTRY
 
-from radius_bridge.identity.events import Event
 from radius_bridge.policy.members import parse_prefix
+from radius_bridge.radius import status
 from radius_bridge.radius.accounting import Rules
 from radius_bridge.radius.clients import Client, Clients, Networks
 from radius_bridge.radius.dictionary import standard
 from radius_bridge.radius.packet import Attribute, accounting_request, is_response, parse
-from radius_bridge.radius.server import Drop, Listener
+from radius_bridge.radius.server import Listener
+from radius_bridge.radius.service import IN_FLIGHT_LIMIT, Drop
 from radius_bridge.registry.errors import NotRecorded
+from tests.radius.recorder import Recorder, until
 
 SECRET = b"a shared secret!"
 RULES = Rules(default_lease=3600, never_bind=Networks([]))
@@ -42,20 +43,6 @@ def request(identifier: int = 1, secret: bytes = SECRET, /, **changes: str) -> b
     return accounting_request(identifier, pairs, secret)
 
 
-class Recorder:
-    """Takes events; the test says what becomes of them."""
-
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-        self.futures: list[asyncio.Future[None]] = []
-
-    def submit(self, event: Event) -> asyncio.Future[None]:
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.events.append(event)
-        self.futures.append(future)
-        return future
-
-
 class Nas:
     """Sends packets and hears responses."""
 
@@ -71,8 +58,8 @@ class Nas:
 
     async def hear(self) -> tuple[bytes, str]:
         """The next response and where it came from."""
-        loop = asyncio.get_running_loop()
-        data, peer = await asyncio.wait_for(loop.sock_recvfrom(self.socket, 4096), 5)
+        await until(self.has_heard)
+        data, peer = self.socket.recvfrom(4096)
         return data, peer[0]
 
     def has_heard(self) -> bool:
@@ -86,9 +73,17 @@ class Nas:
 class Bench:
     """A listener with its recorder and NASes."""
 
-    def __init__(self, **options: int) -> None:
+    def __init__(self, *, in_flight_limit: int = IN_FLIGHT_LIMIT) -> None:
         self.recorder = Recorder()
-        self.listener = Listener([("0.0.0.0", 0), ("::", 0)], CLIENTS, RULES, self.recorder.submit, **options)
+        self.can_record = True
+        self.listener = Listener(
+            [("0.0.0.0", 0), ("::", 0)],
+            CLIENTS,
+            RULES,
+            self.recorder.submit,
+            can_record=lambda: self.can_record,
+            in_flight_limit=in_flight_limit,
+        )
         self.listener.start()
         self.nases: list[Nas] = []
 
@@ -98,20 +93,13 @@ class Bench:
         return self.nases[-1]
 
     async def recorded(self, count: int) -> None:
-        await until(lambda: len(self.recorder.events) >= count)
+        await self.recorder.recorded(count)
 
     async def shut(self) -> None:
         self.listener.close()
         await self.listener.drain(0)
         for nas in self.nases:
             nas.socket.close()
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline, "waited for 5 seconds"
-        await asyncio.sleep(0.002)
 
 
 def dropped(reason: Drop) -> float:
@@ -126,7 +114,7 @@ async def bench() -> AsyncIterator[Bench]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.9", "::1"])
-async def test_the_response_leaves_after_the_commit_and_from_the_address_that_was_asked(
+async def test_rfc_2866_4_1_the_response_leaves_after_the_commit_and_from_the_address_that_was_asked(
     bench: Bench, host: str
 ) -> None:
     nas = bench.nas(host)
@@ -143,7 +131,9 @@ async def test_the_response_leaves_after_the_commit_and_from_the_address_that_wa
     assert source == host
 
 
-async def test_a_repetition_in_progress_is_dropped_and_later_answered_from_the_cache(bench: Bench) -> None:
+async def test_rfc_5080_2_2_2_a_repetition_is_dropped_while_in_progress_and_answered_later(
+    bench: Bench,
+) -> None:
     nas = bench.nas()
     sent = request()
     before = dropped(Drop.IN_PROGRESS)
@@ -161,7 +151,7 @@ async def test_a_repetition_in_progress_is_dropped_and_later_answered_from_the_c
     assert len(bench.recorder.events) == 1
 
 
-async def test_what_was_not_recorded_is_not_answered_and_its_repetition_is_processed(bench: Bench) -> None:
+async def test_rfc_2866_4_1_what_was_not_recorded_is_not_answered_and_its_repetition_is_processed(bench: Bench) -> None:
     nas = bench.nas()
     sent = request()
     before = dropped(Drop.NOT_RECORDED)
@@ -188,7 +178,9 @@ async def test_an_error_nobody_foresaw_is_no_response_either(bench: Bench) -> No
     assert not nas.has_heard()
 
 
-async def test_a_newer_request_under_the_same_identifier_is_the_one_that_is_answered(bench: Bench) -> None:
+async def test_rfc_5080_2_2_2_a_newer_request_under_the_same_identifier_is_answered(
+    bench: Bench,
+) -> None:
     nas = bench.nas()
     nas.send(request())
     newer = request(Acct_Delay_Time="5")
@@ -212,12 +204,85 @@ async def test_a_newer_request_under_the_same_identifier_is_the_one_that_is_answ
     ],
 )
 async def test_what_is_not_genuine_is_dropped_in_silence(bench: Bench, data: bytes, reason: Drop) -> None:
+    """RFC 5080 §2.3.3 (Request Authenticator), RFC 2866 §3 (Length), RFC 3579 §3.3 (Message-Authenticator)."""
     nas = bench.nas()
     before = dropped(reason)
     nas.send(data)
     await until(lambda: dropped(reason) == before + 1)
     assert not nas.has_heard()
     assert not bench.recorder.events
+
+
+async def test_rfc_5997_status_server_is_answered_while_accounting_would_be(bench: Bench) -> None:
+    nas = bench.nas()
+    asked = status.request(9, SECRET)
+    nas.send(asked)
+    response, _ = await nas.hear()
+    assert is_response(response, asked, SECRET)
+    assert [kind for kind, _ in parse(response).attributes] == [80]
+
+    before = dropped(Drop.CANNOT_RECORD)
+    bench.can_record = False
+    nas.send(asked)
+    await until(lambda: dropped(Drop.CANNOT_RECORD) == before + 1)
+    assert not nas.has_heard()
+
+    bench.can_record = True
+    nas.send(asked)  # the very same octets: what was true before is not repeated from a cache
+    assert is_response((await nas.hear())[0], asked, SECRET)
+
+
+async def test_rfc_5997_status_server_is_answered_while_consul_is_slow(bench: Bench) -> None:
+    nas = bench.nas()
+    for identifier in range(200):
+        nas.send(request(identifier))
+    await bench.recorded(200)  # none of them is answered yet
+    asked = status.request(250, SECRET)
+    nas.send(asked)
+    assert is_response((await nas.hear())[0], asked, SECRET)
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [status.request(1, b"another secret!!"), b"\x0c\x01\x00\x14" + bytes(16)],
+    ids=["wrong", "missing"],
+)
+async def test_rfc_5997_3_status_server_without_a_good_message_authenticator_is_dropped(
+    bench: Bench, asked: bytes
+) -> None:
+    nas = bench.nas()
+    before = dropped(Drop.WRONG_SECRET)
+    nas.send(asked)
+    await until(lambda: dropped(Drop.WRONG_SECRET) == before + 1)
+    assert not nas.has_heard()
+
+
+async def test_rfc_5080_2_2_2_the_same_identifier_from_another_port_is_another_request(bench: Bench) -> None:
+    one, other = bench.nas(), bench.nas()
+    one.send(request())
+    other.send(request())
+    await bench.recorded(2)
+
+
+async def test_rfc_2866_3_octets_behind_the_length_are_padding(bench: Bench) -> None:
+    nas = bench.nas()
+    nas.send(request() + b"padding")
+    await bench.recorded(1)
+    bench.recorder.futures[0].set_result(None)
+    response, _ = await nas.hear()
+    assert is_response(response, request(), SECRET)
+
+
+async def test_rfc_2866_4_1_the_secret_is_chosen_by_the_source_address_and_never_by_an_attribute(bench: Bench) -> None:
+    others = b"another secret!!"
+    bench.listener.reload(Clients([client(), client("other", others, address="192.0.2.1")]), RULES)
+    nas = bench.nas()
+    before = dropped(Drop.WRONG_SECRET)
+    nas.send(request(1, others, NAS_IP_Address="192.0.2.1"))
+    await until(lambda: dropped(Drop.WRONG_SECRET) == before + 1)
+    nas.send(request(1, SECRET, NAS_IP_Address="192.0.2.1"))
+    await bench.recorded(1)
+    assert bench.recorder.events[0].source == "campus"
 
 
 async def test_strangers_are_dropped_until_a_reload_knows_them(bench: Bench) -> None:

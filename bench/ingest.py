@@ -1,0 +1,206 @@
+"""Accounting-Requests a second, without Consul in the path: ours, FreeRADIUS and pyrad behind the same generator.
+
+Each server checks every packet and answers it; ours also reads it into an event, which is "recorded" at once.
+FreeRADIUS runs twice: with an empty `accounting` section, and with `detail`, which writes each packet to a file.
+The generator keeps `LOT` packets of each of `SOCKETS` sockets in flight and repeats what is not answered.
+"""
+
+import selectors
+import socket
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.frame import Bench, Figures, Result, progress
+from radius_bridge.radius.batches import Receiver, Sender
+from tests.lab.processes import BIN, LabError, Process
+from tests.lab.radius_client import AccountingClient, Status, accounting, request
+
+SECRET = b"a secret of a benchmark"
+SOCKETS = 8
+LOT = 32
+"""Packets that a socket has in flight: 256 in all, which the smallest of default socket buffers hold."""
+
+REPEAT_AFTER = 0.5
+"""Seconds."""
+
+
+def run_bench(quick: bool) -> Result:
+    """Measures all of them, in turn, several times; the median of each counts."""
+    rounds, packets = (3, 40_000) if quick else (5, 100_000)
+    made = [_packet(number) for number in range(packets)]
+    servers: dict[str, Callable[[Path, int], Process]] = {
+        "per_s": lambda folder, port: _python("ours", folder, port),
+        "freeradius_null_per_s": lambda folder, port: _freeradius(folder, port, detail=False),
+        "freeradius_detail_per_s": lambda folder, port: _freeradius(folder, port, detail=True),
+        "pyrad_per_s": lambda folder, port: _python("pyrad", folder, port),
+    }
+    rates: dict[str, list[float]] = {name: [] for name in servers}
+    repeated = dict.fromkeys(servers, 0)
+    for number in range(rounds):
+        for name, make in servers.items():
+            # pyrad is an order slower: fewer packets say the same.
+            some = made if name != "pyrad_per_s" else made[: packets // 10]
+            with _serving(make) as port:
+                seconds, again = _drive(port, some)
+            rates[name].append(len(some) / seconds)
+            repeated[name] += again
+        progress(f"round {number + 1} of {rounds}: " + ", ".join(f"{n} {v[-1]:,.0f}" for n, v in rates.items()))
+    if any(repeated.values()):
+        progress(f"repeated: {repeated}")
+    medians: Figures = {name: round(statistics.median(values)) for name, values in rates.items()}
+    return Result({"per_s": medians.pop("per_s")}, medians)
+
+
+def _packet(number: int) -> bytes:
+    address = f"10.{number >> 16 & 255}.{number >> 8 & 255}.{number & 255}"
+    return request(number % 256, accounting(Status.START, f"user{number}", f"session-{number}", address), SECRET)
+
+
+@contextmanager
+def _serving(make: Callable[[Path, int], Process]) -> Iterator[int]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+    with tempfile.TemporaryDirectory(prefix="rb-bench-") as folder:
+        server = make(Path(folder), port)
+        try:
+            server.start().wait_ready(lambda: _answers(port))
+            yield port
+        finally:
+            server.kill()
+
+
+def _answers(port: int) -> bool:
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    sock.connect(("127.0.0.1", port))
+    with AccountingClient(sock, SECRET) as client:
+        return client.send(accounting(Status.START, "nobody", "first", "10.255.255.255"), timeout=0.2) is not None
+
+
+def _python(which: str, folder: Path, port: int) -> Process:
+    argv: list[str | Path] = [BIN / "python", "-m", "bench.ingest_servers", which, str(port), SECRET.decode()]
+    return Process(which, argv, log=folder / "log")
+
+
+def _freeradius(folder: Path, port: int, *, detail: bool) -> Process:
+    (folder / "radiusd.conf").write_text(
+        f"""\
+name = radiusd
+run_dir = {folder}
+logdir = {folder}
+libdir = /usr/lib/freeradius
+pidfile = {folder}/radiusd.pid
+max_request_time = 30
+cleanup_delay = 5
+max_requests = 262144
+hostname_lookups = no
+log {{ destination = stdout }}
+security {{ max_attributes = 200 }}
+proxy_requests = no
+client bench {{
+	ipv4addr = 127.0.0.1
+	secret = "{SECRET.decode()}"
+}}
+thread pool {{
+	start_servers = 5
+	max_servers = 32
+	min_spare_servers = 3
+	max_spare_servers = 10
+	max_requests_per_server = 0
+}}
+modules {{
+	detail {{
+		filename = {folder}/detail
+		permissions = 0600
+	}}
+	always ok {{
+		rcode = ok
+	}}
+}}
+server default {{
+	listen {{
+		type = acct
+		ipv4addr = 127.0.0.1
+		port = {port}
+	}}
+	accounting {{
+		{"detail" if detail else "ok"}
+	}}
+}}
+"""
+    )
+    return Process(
+        "freeradius", ["freeradius", "-f", "-l", "stdout", "-d", folder, "-n", "radiusd"], log=folder / "log"
+    )
+
+
+class _Sender:
+    """One NAS: sends its packets in lots, and the next lot when every packet of the one before is answered."""
+
+    def __init__(self, port: int, lots: Iterator[list[bytes]], sender: Sender, receiver: Receiver) -> None:
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.setblocking(False)
+        self.sock.connect(("127.0.0.1", port))
+        self._lots = lots
+        self._sender = sender
+        self._receiver = receiver
+        self._open: dict[int, bytes] = {}
+        self._due = 0.0
+        self.repeated = 0
+
+    def next_lot(self) -> bool:
+        """Sends the next lot; False if there is none."""
+        lot = next(self._lots, None)
+        if lot is None:
+            return False
+        self._open = {packet[1]: packet for packet in lot}
+        self._send()
+        return True
+
+    def read(self) -> bool:
+        """Reads responses; True if the lot is done."""
+        for response, _, _ in self._receiver.receive(self.sock.fileno()):
+            self._open.pop(response[1], None)
+        return not self._open
+
+    def repeat(self) -> None:
+        """Sends again what has waited too long."""
+        if self._open and time.monotonic() > self._due:
+            self.repeated += len(self._open)
+            self._send()
+
+    def _send(self) -> None:
+        self._sender.send(self.sock.fileno(), [(packet, b"", b"") for packet in self._open.values()])
+        self._due = time.monotonic() + REPEAT_AFTER
+
+
+def _drive(port: int, packets: list[bytes]) -> tuple[float, int]:
+    """Sends all packets and waits for all responses: seconds, and how many had to be repeated."""
+    lots = (packets[first : first + LOT] for first in range(0, len(packets), LOT))
+    sender, receiver = Sender(), Receiver()
+    senders = [_Sender(port, lots, sender, receiver) for _ in range(SOCKETS)]
+    with selectors.DefaultSelector() as selector:
+        for each in senders:
+            selector.register(each.sock, selectors.EVENT_READ, each)
+        began = time.perf_counter()
+        busy = {each for each in senders if each.next_lot()}
+        deadline = began + 60
+        while busy:
+            if time.perf_counter() > deadline:
+                raise LabError(f"the server on port {port} did not answer {len(packets)} packets within 60 s")
+            for key, _ in selector.select(REPEAT_AFTER):
+                if key.data.read() and not key.data.next_lot():
+                    busy.discard(key.data)
+            for each in busy:
+                each.repeat()
+        seconds = time.perf_counter() - began
+    for each in senders:
+        each.sock.close()
+    return seconds, sum(each.repeated for each in senders)
+
+
+BENCH = Bench("ingest", "Accounting-Requests a second without Consul; beside FreeRADIUS and pyrad", run_bench)
