@@ -4,6 +4,8 @@
 <root>/$service$/[<dc>/[<node>/]]<service>/<member> = expiry
 <root>/$ipset$/[<dc>/[<node>/]]<set>/<member>       = expiry
 <root>/$binding$/<address>                          = registry.records.Binding
+<root>/$changes$/access/<class>/<writer>            = registry.feed.Record, followed by hosts
+<root>/$changes$/identity/<writer>                  = registry.feed.Record, followed by bridges
 <root>/$meta$                                       = registry.records.Meta, the sentinel
 <root>/$lock$/<what>                                = the leader's Consul session
 """
@@ -16,6 +18,7 @@ ALIAS = "$alias$"
 SERVICE = "$service$"
 IPSET = "$ipset$"
 BINDING = "$binding$"
+CHANGES = "$changes$"
 META = "$meta$"
 LOCK = "$lock$"
 
@@ -59,6 +62,9 @@ class Keys:
         self.services = f"{root}/{SERVICE}/"
         self.sets = f"{root}/{IPSET}/"
         self.bindings = f"{root}/{BINDING}/"
+        self.changes = f"{root}/{CHANGES}/"
+        self.access_changes = f"{self.changes}access/"
+        self.identity_changes = f"{self.changes}identity/"
 
     def group(self, group: GroupRef) -> str:
         """The folder of a group's members."""
