@@ -117,9 +117,7 @@ def parse_who(text: str) -> Member:
         try:
             return parse_prefix(text)
         except ValueError as error:
-            raise ValueError(
-                f"{text!r} is no address or network ({error}); for a user write user:{text}"
-            ) from None
+            raise ValueError(f"{text!r} is no address or network ({error}); for a user write user:{text}") from None
     return _checked_user(text)
 
 

@@ -186,22 +186,16 @@ class Resolution:
     def _repair(self, access: _Access, start: GroupRef) -> None:
         """Finds the best paths to `start`, and to what is reached by way of it, again."""
         reached = access.reached
-        before: dict[GroupRef, float | None] = {}
-        # What may have been reached through `start` is taken out first: groups in a circle must not hold each other.
-        stack = [start]
-        while stack:
-            group = stack.pop()
-            if group in before:
-                continue
-            end = before[group] = reached.ends.get(group)
-            if end is not None:
-                stack += [
-                    linked
-                    for linked, link_end in self._links.get(group, {}).items()
-                    if reached.ends.get(linked) == earliest(end, link_end)
-                ]
-        for group in before:
-            reached.drop(group)
+        if start not in self._links:
+            # A user's own group, mostly: nothing is reached by way of it.
+            old, new = reached.ends.get(start), self._end(access, start)
+            if new is None:
+                reached.drop(start)
+            else:
+                reached.put(start, new)
+            self._settle(access, start, old)
+            return
+        before = self._take_out(reached, start)
         # Then the best first, as `resolve` does it.
         queue: list[tuple[float, str]] = []
 
@@ -225,14 +219,37 @@ class Resolution:
             for linked, link_end in self._links.get(group, {}).items():
                 push(linked, earliest(end, link_end))
         for group, old in before.items():
-            new = reached.ends.get(group)
-            if new == old:
+            self._settle(access, group, old)
+
+    def _take_out(self, reached: Expiring[GroupRef], start: GroupRef) -> dict[GroupRef, float | None]:
+        """Takes out, and gives, what `start` may lead to: groups in a circle must not hold each other."""
+        taken: dict[GroupRef, float | None] = {}
+        stack = [start]
+        while stack:
+            group = stack.pop()
+            if group in taken:
                 continue
-            if new is None or old is None:
-                self._turned.add(group)
-            for member in self._members.get(group, ()):
-                if isinstance(member, Prefix):
-                    self._update(access, member)
+            end = taken[group] = reached.ends.get(group)
+            if end is not None:
+                stack += [
+                    linked
+                    for linked, link_end in self._links.get(group, {}).items()
+                    if reached.ends.get(linked) == earliest(end, link_end)
+                ]
+        for group in taken:
+            reached.drop(group)
+        return taken
+
+    def _settle(self, access: _Access, group: GroupRef, old: float | None) -> None:
+        """Brings the members of a group up to date if the path to it does not end at `old` any more."""
+        new = access.reached.ends.get(group)
+        if new == old:
+            return
+        if new is None or old is None:
+            self._turned.add(group)
+        for member in self._members.get(group, ()):
+            if isinstance(member, Prefix):
+                self._update(access, member)
 
     def _resolve_anew(self, access: _Access) -> None:
         found, access.found = access.found, Expiring()

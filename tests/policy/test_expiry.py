@@ -53,9 +53,7 @@ def test_never_is_never_over() -> None:
     assert not is_over(NEVER, 1e12)
 
 
-@pytest.mark.parametrize(
-    ("text", "seconds"), [("90", 90), ("45s", 45), ("30m", 1800), ("8h", 28800), ("1h30m", 5400)]
-)
+@pytest.mark.parametrize(("text", "seconds"), [("90", 90), ("45s", 45), ("30m", 1800), ("8h", 28800), ("1h30m", 5400)])
 def test_durations(text: str, seconds: int) -> None:
     assert parse_duration(text) == seconds
 

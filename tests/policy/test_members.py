@@ -17,9 +17,7 @@ from radius_bridge.policy.members import (
     user_of,
 )
 
-names = st.one_of(
-    st.text(max_size=80), st.binary(max_size=253).map(lambda raw: raw.decode("utf-8", "surrogateescape"))
-)
+names = st.one_of(st.text(max_size=80), st.binary(max_size=253).map(lambda raw: raw.decode("utf-8", "surrogateescape")))
 
 
 @given(st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)))

@@ -3,7 +3,7 @@
 import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from radius_bridge.policy.expiry import NEVER, is_over
 from radius_bridge.policy.members import GroupRef, Member, Prefix, parse_member, user_group
@@ -135,6 +135,7 @@ class AnyChanges(RuleBasedStateMachine):
         self.now += seconds
         self.resolution.advance(self.now)
 
+    @precondition(lambda self: self.now > NOW + 1)
     @rule()
     def the_clock_is_set_back(self) -> None:
         self.now = NOW
