@@ -53,19 +53,24 @@ class Class(Enum):
     IDENTITY = "identity"
     """Who is behind which address."""
 
+    def concerns(self, prefix: str) -> bool:
+        """True if entries of this class may name something below `prefix` (itself below the root)."""
+        if self is Class.BRIDGE:
+            return prefix.startswith(_BRIDGES_GROUPS) or f"{ALIAS}/".startswith(prefix)
+        return any(prefix.startswith(folder) for folder in self._folders) and not prefix.startswith(_BRIDGES_GROUPS)
+
+    @property
+    def _folders(self) -> tuple[str, ...]:
+        folders = (BINDING,) if self is Class.IDENTITY else (ALIAS, SERVICE, IPSET)
+        return tuple(f"{folder}/" for folder in folders)
+
     def may_name(self, key: str) -> bool:
         """True if entries of this class may name `key` (below the root)."""
         if key == READ_AGAIN:
             return True
-        match self:
-            case Class.BRIDGE:
-                return key.startswith(_BRIDGES_GROUPS)
-            case Class.ENGINEER:
-                if key.startswith(f"{ALIAS}/"):
-                    return not key.startswith(_BRIDGES_GROUPS)
-                return key.startswith((f"{SERVICE}/", f"{IPSET}/"))
-            case Class.IDENTITY:
-                return key.startswith(f"{BINDING}/")
+        if self is Class.BRIDGE:
+            return key.startswith(_BRIDGES_GROUPS)
+        return key.startswith(self._folders) and not key.startswith(_BRIDGES_GROUPS)
 
 
 class Change(msgspec.Struct, frozen=True):
@@ -203,12 +208,15 @@ class News:
 
     changes: list[Change] = field(default_factory=list)
     """What is new, of each writer in its order; between writers, `index` decides."""
-    gaps: list[str] = field(default_factory=list)
-    """Writers of which something was missed, with the reason: read again what you need."""
+    gaps: dict[str, str] = field(default_factory=dict)
+    """Writers (the key of their record) of which something was missed, with the reason: read again what they name."""
     forged: list[str] = field(default_factory=list)
     """Entries that were discarded, with the reason: somebody may be trying to get around the ACL."""
     rewound: bool = False
-    """True if a record is older than the one seen before, or a recent one is gone: Consul was restored."""
+    """True if a record is older than the one seen before, or a recent one is gone: Consul was restored. Nothing
+    else was read then."""
+    again: bool = False
+    """True if a writer says that everything is to be read again."""
     clocks: dict[str, float] = field(default_factory=dict)
     """The clocks of the records that are new (epoch seconds), by writer."""
 
@@ -250,37 +258,38 @@ class Positions:
 
         A writer never seen before is expected to begin at 0. A record that vanished is no gap.
         """
+        found = {entry.key: entry for entry in records if not entry.key.endswith("/")}
+        if self._is_rewound(found, now):
+            return News(rewound=True)
         news = News()
         seen: dict[str, _Writer] = {}
-        for entry in records:
-            known = self._writers.get(entry.key) or self._gone.get(entry.key)
-            if known is not None and known.index == entry.modify_index:
-                seen[entry.key] = known
-                continue
-            if known is not None and known.index > entry.modify_index:
-                news.rewound = True
-                seen[entry.key] = known
-                continue
-            writers = class_of(self._keys, entry.key)
-            if writers is None:
-                news.forged.append(f"{entry.key}: no writer's place")
-                seen[entry.key] = _Writer(None, entry.modify_index, now, brief=False)
-                continue
-            seen[entry.key] = self._read_record(entry, writers, known, news)
-        for name, writer in self._writers.items():
-            if name not in seen:
-                kept_for = BRIEF_KEPT if writer.brief else ABANDONED
-                # Half of it, since clocks differ.
-                news.rewound |= writer.clock + kept_for / 2 > now and self._begun
-                if not writer.brief:
-                    self._gone[name] = writer
-        for name in seen.keys() & self._gone.keys():
-            del self._gone[name]
+        for key, entry in found.items():
+            known = self._writers.get(key) or self._gone.get(key)
+            seen[key] = (
+                known
+                if known is not None and known.index == entry.modify_index
+                else self._read_record(entry, known, news)
+            )
+        for key, writer in self._writers.items():
+            if key not in seen and not writer.brief:
+                self._gone[key] = writer
+        for key in seen.keys() & self._gone.keys():
+            del self._gone[key]
         while len(self._gone) > _GONE_LIMIT:
             del self._gone[next(iter(self._gone))]
         self._writers = seen
         self._begun = True
         return news
+
+    def _is_rewound(self, found: dict[str, Entry], now: float) -> bool:
+        for key, writer in self._writers.items():
+            entry = found.get(key)
+            if entry is not None and entry.modify_index < writer.index:
+                return True
+            # Half the time, since clocks differ.
+            if entry is None and writer.clock + (BRIEF_KEPT if writer.brief else ABANDONED) / 2 > now:
+                return True
+        return False
 
     def forget(self) -> None:
         """Forgets everything: the next look is a first one (Consul was restored)."""
@@ -288,18 +297,22 @@ class Positions:
         self._gone.clear()
         self._begun = False
 
-    def _read_record(self, entry: Entry, writers: Class, known: _Writer | None, news: News) -> _Writer:
-        expected = 0 if known is None else known.expected
+    def _read_record(self, entry: Entry, known: _Writer | None, news: News) -> _Writer:
+        writers = class_of(self._keys, entry.key)
+        if writers is None:
+            news.forged.append(f"{entry.key}: no place for a writer")
+            return _Writer(None, entry.modify_index, 0.0, brief=False)
         try:
             record = decode_record(entry.value)
         except ValueError as error:
-            news.gaps.append(f"{entry.key}: {error}")
+            news.gaps[entry.key] = str(error)
             return _Writer(None, entry.modify_index, 0.0, brief=False)
         following = record.first + len(record.entries)
         news.clocks[entry.key] = record.clock
         if self._begun:
+            expected = 0 if known is None else known.expected
             if expected is None or not record.first <= expected <= following:
-                news.gaps.append(f"{entry.key}: begins at {record.first}, {expected} was expected")
+                news.gaps[entry.key] = f"begins at {record.first}, expected was {expected}"
                 expected = record.first
             for below, value, index in record.entries[expected - record.first :]:
                 if not writers.may_name(below):
@@ -307,7 +320,7 @@ class Positions:
                 elif index > entry.modify_index:
                     news.forged.append(f"{entry.key} names {below!r} at index {index}, later than its own")
                 elif below == READ_AGAIN:
-                    news.gaps.append(f"{entry.key}: asks to read again")
+                    news.again = True
                 else:
                     news.changes.append(
                         Change(

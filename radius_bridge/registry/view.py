@@ -10,7 +10,7 @@ index is newer. What was never applied (a gap) leads to a new read. Nothing of t
 a restored snapshot, or when Consul forgets old deletions, they become smaller.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Set
 from typing import NamedTuple
 
 from radius_bridge.registry.feed import Change
@@ -54,9 +54,9 @@ class View:
         self._covers: dict[str, _Cover] = {}
 
     @property
-    def covered(self) -> frozenset[str]:
-        """All covered prefixes."""
-        return frozenset(self._covers)
+    def covered(self) -> Set[str]:
+        """All covered prefixes, as they are now and will be."""
+        return self._covers.keys()
 
     @property
     def incomplete(self) -> frozenset[str]:
