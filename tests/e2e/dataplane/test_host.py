@@ -92,6 +92,27 @@ def test_a_set_grows_beyond_what_it_was_made_for(host: Host) -> None:
     assert reach(host.client, ALICE, SERVER) == "open"
 
 
+def test_only_what_changed_is_looked_at_if_that_is_known(host: Host) -> None:
+    host.listen()
+    now = time.time()
+    members = dict(_many(1_000).members[SERVICE.name])
+    desired = Desired((SERVICE,), {SERVICE.name: members, ALLOW: {}, DENY: {}})
+    host.apply(desired, now)
+    new, gone = parse_prefix(BOB), parse_prefix(ALICE)
+    del members[gone]
+    members[new] = now + 600
+    change = host.apply(desired, now, {SERVICE.name: {new, gone}, DENY: set()})
+    assert (change.added, change.deleted, change.rebuilt) == (1, 1, [])
+    assert reach(host.client, BOB, SERVER) == "open"
+    assert reach(host.client, ALICE, SERVER) == "refused"
+    # What the kernel cannot hold to its end is renewed, and the rules are looked at, though nothing changed.
+    members[new] = now + 3 * LONGEST_TIMEOUT
+    assert host.apply(desired, now, {SERVICE.name: {new}}).added == 1
+    host.iptables("-F", "RB-INPUT")
+    later = host.apply(desired, now + LONGEST_TIMEOUT, {})
+    assert (later.added, later.rules) == (1, [4])
+
+
 def test_members_stay_connected_while_sets_are_swapped(host: Host) -> None:
     listener = host.listen()
     host.enforce({ALICE: 60})
