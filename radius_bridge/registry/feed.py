@@ -146,6 +146,8 @@ class Log:
         self._announcement = 0
         self.first = 0
         """The number of the oldest entry in it."""
+        self.crowded = False
+        """True if `add` had to forget what was added a moment ago."""
 
     @property
     def size(self) -> int:
@@ -187,12 +189,14 @@ class Log:
         )
 
     def _forget(self, now: float, fresh: int) -> None:
+        self.crowded = False
         while len(self._lines) > fresh:
             line, added, announcement = self._lines[0]
             is_recent = announcement > self._announcement - KEPT_ANNOUNCEMENTS
             limit = MAX_RECORD if is_recent else KEPT_BYTES
             if now - added <= KEPT_FOR and self._size + _ENVELOPE <= limit:
                 return
+            self.crowded |= is_recent and now - added <= KEPT_FOR
             self._lines.popleft()
             self._size -= len(line) + 1
             self.first += 1
