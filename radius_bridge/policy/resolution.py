@@ -5,7 +5,7 @@ link that is over leads to needs no search: exactly the groups and addresses who
 """
 
 import heapq
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from math import inf
 from typing import NamedTuple
 
@@ -143,10 +143,9 @@ class Resolution:
         """When the next member of a service or override ends (epoch seconds); None if none does."""
         return self._access[name].found.soonest()
 
-    def next_end(self) -> float:
-        """When `advance` has something to do if nothing else happens (epoch seconds; infinity: never)."""
-        ends = (kept.soonest() for access in self._access.values() for kept in (access.found, access.reached))
-        return min((end for end in ends if end is not None), default=inf)
+    def reached(self, name: str) -> Collection[GroupRef]:
+        """The groups through which members of a service or override are found."""
+        return self._access[name].reached.ends.keys()
 
     def _set_link(self, group: GroupRef, linked: GroupRef, end: float | None) -> None:
         links = self._links.setdefault(group, {})

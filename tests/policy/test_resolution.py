@@ -39,7 +39,8 @@ def test_what_ends_leaves_by_itself(resolution: Resolution) -> None:
     resolution.set_member(STAFF, DEVS, 1100)
     resolution.set_member(DEVS, A, NEVER)
     resolution.take()
-    assert resolution.next_end() == resolution.soonest("ssh") == 1100
+    assert resolution.soonest("ssh") == 1100
+    assert set(resolution.reached("ssh")) == {STAFF, DEVS}
     resolution.advance(1100)
     assert resolution.take() == Changes({"ssh": {A: None}}, frozenset({DEVS}))
     assert not resolution.needs(DEVS)
