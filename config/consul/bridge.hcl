@@ -5,6 +5,15 @@ key_prefix "befw/" {
 key_prefix "befw/$alias$/$user." {
   policy = "write"
 }
+key_prefix "befw/$alias$/$radius." {
+  policy = "write"
+}
+key_prefix "befw/$changes$/access/bridge/" {
+  policy = "write"
+}
+key_prefix "befw/$changes$/identity/" {
+  policy = "write"
+}
 key_prefix "befw/$binding$/" {
   policy = "write"
 }

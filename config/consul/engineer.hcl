@@ -8,6 +8,12 @@ key_prefix "befw/$alias$/" {
 key_prefix "befw/$alias$/$user." {
   policy = "read"
 }
+key_prefix "befw/$alias$/$radius." {
+  policy = "read"
+}
+key_prefix "befw/$changes$/access/engineer/" {
+  policy = "write"
+}
 key_prefix "befw/$service$/" {
   policy = "write"
 }
@@ -15,6 +21,13 @@ key_prefix "befw/$ipset$/" {
   policy = "write"
 }
 key "befw/$meta$" {
+  policy = "write"
+}
+# `radius-bridge publish`: one of several at a time.
+key "befw/$lock$/publish-engineer" {
+  policy = "write"
+}
+session_prefix "" {
   policy = "write"
 }
 agent_prefix "" {

@@ -23,13 +23,12 @@ from radius_bridge.policy.members import describe
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.keys import GrantKey, Keys, Scope
 from radius_bridge.registry.kv import Op
+from radius_bridge.registry.notices import announced
 from radius_bridge.registry.reading import read_grants
 
 WhoArgument = Annotated[
     str,
-    typer.Argument(
-        metavar="WHO", help="A user name, `group:NAME`, an address or a network.", show_default=False
-    ),
+    typer.Argument(metavar="WHO", help="A user name, `group:NAME`, an address or a network.", show_default=False),
 ]
 ServiceArgument = Annotated[
     str, typer.Argument(metavar="SERVICE", help="For example `ssh_tcp_22`: name, protocol, first port.")
@@ -37,9 +36,7 @@ ServiceArgument = Annotated[
 NodeOption = Annotated[str, typer.Option("--on", metavar="NODE", help="Only on this node.")]
 DcOption = Annotated[
     str,
-    typer.Option(
-        "--dc", metavar="DC", help="Only in this datacenter; with --on, the node's (else Consul's own)."
-    ),
+    typer.Option("--dc", metavar="DC", help="Only in this datacenter; with --on, the node's (else Consul's own)."),
 ]
 
 
@@ -58,7 +55,7 @@ def grant(
 
     async def work(consul: Consul, keys: Keys) -> Scope:
         scope = await _scope(consul, dc, node)
-        await consul.transact([Op.set(keys.grant(scope, name, member), format_expiry(expires))])
+        await consul.transact(announced(keys, [Op.set(keys.grant(scope, name, member), format_expiry(expires))]))
         return scope
 
     scope = with_consul(work, writes=True)
@@ -73,7 +70,7 @@ def revoke(who: WhoArgument, service: ServiceArgument, node: NodeOption = "", dc
         scope = await _scope(consul, dc, node)
         key = keys.grant(scope, name, member)
         known = await consul.get(key) is not None
-        await consul.transact([Op.delete(key)])
+        await consul.transact(announced(keys, [Op.delete(key)]))
         return scope, known
 
     scope, known = with_consul(work, writes=True)
@@ -91,9 +88,7 @@ def list_grants(
 
     async def work(consul: Consul, keys: Keys) -> tuple[list[tuple[GrantKey, float]], list[str]]:
         reading = read_grants(keys, (await consul.read(keys.services)).entries)
-        return sorted(
-            reading.data.items(), key=lambda item: (item[0].service, str(item[0]))
-        ), reading.problems
+        return sorted(reading.data.items(), key=lambda item: (item[0].service, str(item[0]))), reading.problems
 
     found, problems = with_consul(work)
     found = [(grant, expires) for grant, expires in found if name in {"", grant.service}]

@@ -2,7 +2,7 @@
 
 import typer
 
-from radius_bridge.cli import grants, groups, serve, who
+from radius_bridge.cli import changes, grants, groups, serve, who
 
 app = typer.Typer(
     help="Open a port for a person instead of an address.\n\n"
@@ -18,6 +18,8 @@ app.command()(grants.grant)
 app.command()(grants.revoke)
 app.command("grants")(grants.list_grants)
 app.command()(who.who)
+app.command()(changes.notify)
+app.command()(changes.publish)
 app.add_typer(groups.app, name="group")
 
 

@@ -20,6 +20,8 @@ from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.lanes import Lanes
 from radius_bridge.registry.leader import Leader
+from radius_bridge.registry.neighbours import Neighbours
+from radius_bridge.registry.publisher import Publisher
 from radius_bridge.registry.sweeper import Sweeper
 from radius_bridge.settings import Settings
 
@@ -30,9 +32,7 @@ DEFAULT_CONFIG = Path("/etc/radius-bridge/radius-bridge.toml")
 DRAIN = 5.0
 """Seconds that SIGTERM leaves for what is in flight."""
 
-ConfigOption = Annotated[
-    Path, typer.Option("--config", "-c", metavar="FILE", help="The bridge's configuration.")
-]
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The bridge's configuration.")]
 
 
 def check_config(config: ConfigOption = DEFAULT_CONFIG) -> None:
@@ -40,9 +40,7 @@ def check_config(config: ConfigOption = DEFAULT_CONFIG) -> None:
     settings = _settings(config)
     typer.echo(f"{config}: good")
     for client in settings.client:
-        typer.echo(
-            f"  client {client.name}: {client.address} may bind {', '.join(map(str, client.networks))}"
-        )
+        typer.echo(f"  client {client.name}: {client.address} may bind {', '.join(map(str, client.networks))}")
 
 
 def serve(
@@ -88,24 +86,34 @@ async def _serve(path: Path, settings: Settings) -> None:
                 settings.radius.listen,
                 settings.metrics,
             ):
-                log.warning(
-                    "only clients, default_lease and never_bind are read anew; the rest needs a restart"
-                )
+                log.warning("only clients, default_lease and never_bind are read anew; the rest needs a restart")
             log.info("configuration taken", clients=len(fresh.client))
 
         async with signals(reload) as stop:
             if not await _load(consul, keys, lanes, stop):
                 return
             sweeper = Sweeper(consul, keys)
+            publisher = Publisher(consul, keys)
+            neighbours = Neighbours(consul, keys, lanes)
             if settings.metrics is not None:
                 metrics.export("lanes", lanes.counters)
+                metrics.export("announcer", lanes.access.counters)
+                metrics.export("identity_announcer", lanes.identity.counters)
+                metrics.export("neighbours", neighbours.counters)
+                metrics.export("publisher", publisher.counters)
+                metrics.export("follower", publisher.follower.counters)
                 metrics.export("sweeper", sweeper.counters)
                 host, port = settings.metrics.listen
                 start_http_server(port, host)
             listener.start()
             log.info("listening", addresses=[f"{host}:{port}" for host, port in listener.addresses])
             notify_systemd("READY=1")
-            await run_until(stop, Leader(consul, keys.lock("sweeper")).run(sweeper.work))
+            await run_until(
+                stop,
+                Leader(consul, keys.lock("sweeper")).run(sweeper.work),
+                publisher.run(),
+                neighbours.run(),
+            )
             notify_systemd("STOPPING=1")
             listener.close()
             left = await listener.drain(DRAIN)

@@ -23,13 +23,17 @@ FIRST_INTERVAL: Final = 0.005
 LONGEST_INTERVAL: Final = 0.1
 """Seconds between two announcements: at first, when one follows the other, and at most. Idle, there is none."""
 
+BACKOFF: Final = (0.05, 1.0)
+"""First and longest pause (seconds, before jitter) after Consul failed."""
+
 QUIET: Final = 2.0
 """Seconds without news after which a large record is emptied."""
 
 PENDING: Final = 100_000
 """Entries that wait to be announced, at most. Beyond that followers are told to read again."""
 
-_READ_ALL: Final = Change(READ_AGAIN, None, 0)
+READ_ALL: Final = Change(READ_AGAIN, None, 0)
+"""The entry that has everybody read everything again."""
 
 _log = structlog.get_logger(__name__)
 
@@ -108,7 +112,7 @@ class Announcer:
             else:
                 interval = self._least
             if self._read_again:
-                self._pending.appendleft(_READ_ALL)
+                self._pending.appendleft(READ_ALL)
                 self._announced -= 1  # nobody waits for it
                 self._read_again = False
             fresh = self._record.add(self._pending, self._clock())
@@ -155,7 +159,7 @@ class Announcer:
                 self.counters["failures"] += 1
                 if not failures:
                     _log.warning("cannot announce, trying again", feed=self._class.value, error=str(error))
-                await asyncio.sleep(min(backoff(failures), 1.0))
+                await asyncio.sleep(backoff(failures, BACKOFF))
                 failures += 1
                 continue
             else:
@@ -170,7 +174,7 @@ class Announcer:
         try:
             entry = await self._consul.get(self._key, consistent=True)
         except RegistryError:
-            await asyncio.sleep(backoff(0))
+            await asyncio.sleep(backoff(0, BACKOFF))
             return False
         if entry is not None and entry.value in tried:
             self._index = entry.modify_index
@@ -183,7 +187,7 @@ class Announcer:
             self.counters["lives"] += 1
             _log.warning("Consul has gone back: beginning anew", feed=self._class.value, record=self._key)
             self._begin_life()
-            self._record.add(deque([_READ_ALL]), self._clock())
+            self._record.add(deque([READ_ALL]), self._clock())
         return False
 
     def _begin_life(self) -> None:

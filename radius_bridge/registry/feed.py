@@ -40,7 +40,10 @@ READ_AGAIN: Final = ""
 DERIVED_PREFIX: Final = "radius."
 """Groups that the bridge derives from attributes start with this."""
 
-_BRIDGES_GROUPS: Final = tuple(f"{ALIAS}/${name}" for name in (USER_PREFIX, DERIVED_PREFIX))
+BRIDGE_GROUPS: Final = (USER_PREFIX, DERIVED_PREFIX)
+"""How the names of the groups begin that the bridge writes."""
+
+_BRIDGES_GROUPS: Final = tuple(f"{ALIAS}/${name}" for name in BRIDGE_GROUPS)
 
 
 class Class(Enum):
@@ -339,7 +342,11 @@ class Positions:
 _GONE_LIMIT: Final = 1000
 
 
+def as_announced(value: bytes) -> bytes:
+    """A value as it arrives through the feed: what is not UTF-8 (and so means nothing to anybody) is replaced."""
+    return value.decode("utf-8", "replace").encode()
+
+
 def _entry(keys: Keys, change: Change) -> tuple[str, str | None, int]:
-    # A value that is not UTF-8 means nothing to anybody; it is not to stop the feed either.
     value = None if change.value is None else change.value.decode("utf-8", "replace")
     return change.key.removeprefix(f"{keys.root}/"), value, change.index

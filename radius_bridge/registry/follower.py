@@ -5,10 +5,12 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
+from math import inf
 from typing import Final
 
 import structlog
 
+from radius_bridge.registry import poll
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.feed import News, class_of
@@ -55,13 +57,18 @@ class Follower:
         feed: str,
         *,
         changed: Callable[[list[Changed]], None] = lambda _: None,
+        refresh: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`feed` is `keys.access_changes` or `keys.identity_changes`."""
+        """`feed` is `keys.access_changes` or `keys.identity_changes`.
+
+        `refresh`: whether to read everything again now and then; without it the caller compares for himself.
+        """
         self._consul = consul
         self._keys = keys
         self._changed = changed
         self._poll = Poll(consul, keys, feed, clock=clock)
+        self._refreshes = refresh
         self._begun = False
         self._due: dict[str, float] = {}
         """When each prefix is to be read (monotonic time)."""
@@ -177,11 +184,11 @@ class Follower:
             self._changed(changed)
 
     async def _read_what_is_due(self) -> None:
-        refresh = time.monotonic() + random.uniform(*REFRESH)  # noqa: S311 - spreads load
+        refresh = self._next_refresh()
         while True:
             now = time.monotonic()
             if now >= refresh:
-                refresh = now + random.uniform(*REFRESH)  # noqa: S311 - spreads load
+                refresh = self._next_refresh()
                 for prefix in tuple(self.view.covered):
                     self._due.setdefault(prefix, now)
             due = {prefix for prefix, moment in self._due.items() if moment <= now} if self._begun else set()
@@ -191,12 +198,15 @@ class Follower:
                 await self._read(due)
                 continue
             self._wake.clear()
-            soonest = min(self._due.values(), default=refresh) if self._begun else refresh
+            soonest = min(refresh, *self._due.values()) if self._begun and self._due else refresh
             try:
-                async with asyncio.timeout(max(0.0, min(soonest, refresh) - now)):
+                async with asyncio.timeout(None if soonest == inf else max(0.0, soonest - now)):
                     await self._wake.wait()
             except TimeoutError:
                 continue
+
+    def _next_refresh(self) -> float:
+        return time.monotonic() + random.uniform(*REFRESH) if self._refreshes else inf  # noqa: S311 - spreads load
 
     async def _read(self, prefixes: set[str]) -> None:
         """Reads prefixes; many of one folder together."""
@@ -263,7 +273,7 @@ class Follower:
         self.counters["read_failures"] += 1
         if not self._failures:
             _log.warning("not read for now", prefix=what, error=str(error))
-        again = time.monotonic() + backoff(self._failures)
+        again = time.monotonic() + backoff(self._failures, poll.BACKOFF)
         for prefix in covers & self.view.covered:
             self.view.abort(prefix)
             self._due.setdefault(prefix, again)

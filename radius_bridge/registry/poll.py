@@ -76,7 +76,7 @@ class Poll:
                     _log.warning("feed not followed for now", feed=self._feed, error=str(error))
                 self._followed = False
                 index = 0
-                await asyncio.sleep(backoff(failures))
+                await asyncio.sleep(backoff(failures, BACKOFF))
                 failures += 1
                 continue
             failures = 0
@@ -142,7 +142,7 @@ async def confirmed(consul: Consul, keys: Keys, prefix: str) -> Snapshot:
     return snapshot
 
 
-def backoff(failures: int) -> float:
-    """Seconds to wait after so many failures one after the other (full jitter)."""
-    first, longest = BACKOFF
+def backoff(failures: int, limits: tuple[float, float]) -> float:
+    """Seconds to wait after so many failures one after the other: full jitter between nothing and what grows so."""
+    first, longest = limits
     return random.uniform(0, min(longest, first * 2 ** min(failures, 16)))  # noqa: S311 - spreads retries
