@@ -4,13 +4,14 @@ import asyncio
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
 from itertools import islice
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import structlog
 
-from agent.dataplane.ipset import DataplaneError, IpsetDataplane
+from agent.dataplane.change import Change
+from agent.dataplane.errors import DataplaneError
 from agent.desired import ALLOW, DENY, Desired
 from agent.host import Host
 from agent.services import Protected, find_in_consul, find_in_files
@@ -44,6 +45,18 @@ _PROBLEMS: Final = 100
 """Problems that the status names; more are counted."""
 
 
+class Dataplane(Protocol):
+    """What programs the kernel: agent.dataplane.ipset.IpsetDataplane."""
+
+    async def apply(
+        self, desired: Desired, now: float, changed: Mapping[str, Collection[Prefix]] | None = None
+    ) -> Change:
+        """Makes the kernel enforce `desired`. Raises DataplaneError."""
+
+    def next_refresh(self, now: float) -> float:
+        """When that is due again though nothing changes (epoch seconds)."""
+
+
 class Enforcer:
     """Keeps the kernel as Consul wants it.
 
@@ -56,7 +69,7 @@ class Enforcer:
         settings: AgentSettings,
         scope: Scope,
         consul: Consul,
-        dataplane: IpsetDataplane,
+        dataplane: Dataplane,
         ready: Callable[[], None],
         look_again: asyncio.Event,
         clock: Callable[[], float] = time.time,
@@ -123,7 +136,6 @@ class Enforcer:
                     await self._heard.wait()
             except TimeoutError:
                 self._woken = self._clock()
-            self._heard.clear()
             woken = self._woken
             await self._catch_up()
             if not self._applied_at and not self._host.is_ready():
@@ -197,6 +209,7 @@ class Enforcer:
                     self._host.look(key)
                 if self._unseen:
                     await asyncio.sleep(0)
+            self._heard.clear()
             step = self._host.settle(self._clock())
             for name, members in step.changed.items():
                 self._changed[name].update(members)
