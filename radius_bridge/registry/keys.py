@@ -8,6 +8,8 @@
 <root>/$changes$/identity/<writer>                  = registry.feed.Record, followed by bridges
 <root>/$meta$                                       = registry.records.Meta, the sentinel
 <root>/$lock$/<what>                                = the leader's Consul session
+<root>/$datacenters$                                = registry.datacenters.Datacenters, in each of them
+<root>/$copy$                                       = registry.copies.Fence, where a copy is kept
 """
 
 from dataclasses import dataclass
@@ -21,6 +23,8 @@ BINDING = "$binding$"
 CHANGES = "$changes$"
 META = "$meta$"
 LOCK = "$lock$"
+DATACENTERS = "$datacenters$"
+COPY = "$copy$"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,8 @@ class Keys:
     def __init__(self, root: str = "befw") -> None:
         self.root = root
         self.meta = f"{root}/{META}"
+        self.datacenters = f"{root}/{DATACENTERS}"
+        self.copy = f"{root}/{COPY}"
         self.groups = f"{root}/{ALIAS}/"
         self.services = f"{root}/{SERVICE}/"
         self.sets = f"{root}/{IPSET}/"
