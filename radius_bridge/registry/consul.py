@@ -173,7 +173,7 @@ class Consul:
         except (KeyError, ValueError) as error:
             raise RegistryError(f"{prefix}: Consul's answer lacks its index ({error!r})") from None
 
-    async def index(self, prefix: str) -> int:
+    async def index_of(self, prefix: str) -> int:
         """The X-Consul-Index that `read` would give now, in an answer whose size does not depend on what is stored."""
         # A listing of keys, cut where the prefix ends, is one line long.
         params = [("keys", "1"), ("separator", prefix[-1])]

@@ -142,7 +142,7 @@ class Publisher:
         """What stands below `prefix` and hosts do not know."""
         recent: set[str] = set()
         self._recent[writers] = recent
-        if await self._consul.index(prefix) == indexes.get(prefix):
+        if await self._consul.index_of(prefix) == indexes.get(prefix):
             return []
         snapshot = await self._consul.read(prefix)
         self.counters["readings"] += 1
