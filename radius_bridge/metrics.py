@@ -46,6 +46,13 @@ RESPONSE_SECONDS = Histogram(
 )
 
 
+COPY_BEHIND = Gauge(
+    "radius_bridge_copy_behind_seconds",
+    "How long the oldest change has been waiting to be copied to a datacenter (on the bridge that copies)",
+    ["datacenter"],
+)
+
+
 class _Exported(Collector):
     """Counters that a module without Prometheus keeps by itself (`collections.Counter`), read when scraped."""
 

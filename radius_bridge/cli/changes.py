@@ -33,7 +33,7 @@ def notify(
     async def work(consul: Consul, keys: Keys) -> tuple[int, list[str]]:
         return await notices.notify(consul, keys, f"{keys.root}/{prefix}")
 
-    count, unnamed = with_consul(work)
+    count, unnamed = with_consul(work, at_home=False)
     for key in unnamed:
         typer.echo(f"warning: {key}: no host follows it", err=True)
     if not count:

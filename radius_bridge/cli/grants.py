@@ -18,6 +18,7 @@ from radius_bridge.cli.common import (
     until,
     with_consul,
 )
+from radius_bridge.cli.everywhere import everywhere
 from radius_bridge.policy.expiry import NEVER, format_expiry
 from radius_bridge.policy.members import describe
 from radius_bridge.registry.consul import Consul
@@ -58,8 +59,9 @@ def grant(
         await consul.transact(announced(keys, [Op.set(keys.grant(scope, name, member), format_expiry(expires))]))
         return scope
 
-    scope = with_consul(work, writes=True)
-    typer.echo(f"{describe(member)} may reach {name} ({scope}), {_end(expires)}")
+    results = everywhere(work)
+    scope = next(iter(results.done.values()), Scope())
+    results.tell(f"{describe(member)} may reach {name} ({scope}), {_end(expires)}")
 
 
 def revoke(who: WhoArgument, service: ServiceArgument, node: NodeOption = "", dc: DcOption = "") -> None:
@@ -73,10 +75,11 @@ def revoke(who: WhoArgument, service: ServiceArgument, node: NodeOption = "", dc
         await consul.transact(announced(keys, [Op.delete(key)]))
         return scope, known
 
-    scope, known = with_consul(work, writes=True)
-    if not known:
+    results = everywhere(work)
+    scope = next((scope for scope, _ in results.done.values()), Scope())
+    if not results.failed and not any(known for _, known in results.done.values()):
         fail(f"{describe(member)} has no grant of {name} ({scope}); `radius-bridge grants {name}` lists them")
-    typer.echo(f"{describe(member)} may no longer reach {name} ({scope})")
+    results.tell(f"{describe(member)} may no longer reach {name} ({scope})")
 
 
 def list_grants(

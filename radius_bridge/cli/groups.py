@@ -18,6 +18,7 @@ from radius_bridge.cli.common import (
     until,
     with_consul,
 )
+from radius_bridge.cli.everywhere import everywhere
 from radius_bridge.policy.expiry import NEVER, format_expiry
 from radius_bridge.policy.members import GroupRef, describe
 from radius_bridge.registry.consul import Consul
@@ -44,8 +45,7 @@ def add(group: GroupArgument, member: MemberArgument, duration: ForOption = "") 
     async def work(consul: Consul, keys: Keys) -> None:
         await consul.transact(announced(keys, [Op.set(keys.group_member(into, who), format_expiry(expires))]))
 
-    with_consul(work, writes=True)
-    typer.echo(f"{describe(who)} is in group:{into.name}, {until(expires, time.time())}")
+    everywhere(work).tell(f"{describe(who)} is in group:{into.name}, {until(expires, time.time())}")
 
 
 @app.command()
@@ -59,9 +59,10 @@ def remove(group: GroupArgument, member: MemberArgument) -> None:
         await consul.transact(announced(keys, [Op.delete(key)]))
         return known
 
-    if not with_consul(work, writes=True):
+    results = everywhere(work)
+    if not results.failed and not any(results.done.values()):
         fail(f"{describe(who)} is not in group:{out_of.name}; `radius-bridge group show {out_of.name}` lists who is")
-    typer.echo(f"{describe(who)} is no longer in group:{out_of.name}")
+    results.tell(f"{describe(who)} is no longer in group:{out_of.name}")
 
 
 @app.command()

@@ -2,7 +2,7 @@
 
 import typer
 
-from radius_bridge.cli import changes, grants, groups, serve, who
+from radius_bridge.cli import blocks, changes, grants, groups, serve, who
 
 app = typer.Typer(
     help="Open a port for a person instead of an address.\n\n"
@@ -17,6 +17,8 @@ app.command("check-config")(serve.check_config)
 app.command()(grants.grant)
 app.command()(grants.revoke)
 app.command("grants")(grants.list_grants)
+app.command()(blocks.block)
+app.command()(blocks.unblock)
 app.command()(who.who)
 app.command()(changes.notify)
 app.command()(changes.publish)

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +15,10 @@ from radius_bridge import configfile, metrics
 from radius_bridge.cli.common import FAILED, USAGE, fail
 from radius_bridge.process import configure_logging, notify_systemd, run_until, signals
 from radius_bridge.radius.server import Listener
-from radius_bridge.registry import meta
+from radius_bridge.registry import datacenters, meta
 from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.copies import Copies
+from radius_bridge.registry.datacenters import Datacenters
 from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.lanes import Lanes
@@ -71,7 +74,7 @@ def _settings(path: Path) -> Settings:
 
 async def _serve(path: Path, settings: Settings) -> None:
     keys = Keys(settings.consul.root)
-    async with Consul(settings.consul) as consul, Lanes(consul, keys) as lanes:
+    async with Consul(settings.consul) as consul, Lanes(consul, keys) as lanes, AsyncExitStack() as stack:
         listener = Listener(settings.radius.listen, settings.clients(), settings.rules(), lanes.submit)
 
         def reload() -> None:
@@ -81,17 +84,24 @@ async def _serve(path: Path, settings: Settings) -> None:
             except (configfile.ConfigError, ValueError) as error:
                 log.error("configuration not taken, the old one stays", error=str(error))
                 return
-            if (fresh.consul, fresh.radius.listen, fresh.metrics) != (
+            if (fresh.consul, fresh.radius.listen, fresh.metrics, fresh.datacenters) != (
                 settings.consul,
                 settings.radius.listen,
                 settings.metrics,
+                settings.datacenters,
             ):
                 log.warning("only clients, default_lease and never_bind are read anew; the rest needs a restart")
             log.info("configuration taken", clients=len(fresh.client))
 
         async with signals(reload) as stop:
-            if not await _load(consul, keys, lanes, stop):
+            where = await _load(consul, keys, lanes, settings, stop)
+            if where is None:
                 return
+            others = {
+                name: await stack.enter_async_context(Consul(settings.consul.model_copy(update={"datacenter": name})))
+                for name in where.copies
+            }
+            copies = Copies(consul, keys, where, others)
             sweeper = Sweeper(consul, keys)
             publisher = Publisher(consul, keys)
             neighbours = Neighbours(consul, keys, lanes)
@@ -103,6 +113,9 @@ async def _serve(path: Path, settings: Settings) -> None:
                 metrics.export("publisher", publisher.counters)
                 metrics.export("follower", publisher.follower.counters)
                 metrics.export("sweeper", sweeper.counters)
+                for name, each in copies.copies.items():
+                    metrics.export(f"copy_{name}", each.counters)
+                    metrics.COPY_BEHIND.labels(name).set_function(lambda each=each: each.behind)  # type: ignore[misc]
                 host, port = settings.metrics.listen
                 start_http_server(port, host)
             listener.start()
@@ -113,6 +126,7 @@ async def _serve(path: Path, settings: Settings) -> None:
                 Leader(consul, keys.lock("sweeper")).run(sweeper.work),
                 publisher.run(),
                 neighbours.run(),
+                *([Leader(consul, keys.lock("copies")).run(copies.work)] if others else ()),
             )
             notify_systemd("STOPPING=1")
             listener.close()
@@ -120,8 +134,10 @@ async def _serve(path: Path, settings: Settings) -> None:
             log.info("stopped", unanswered=left)
 
 
-async def _load(consul: Consul, keys: Keys, lanes: Lanes, stop: asyncio.Event) -> bool:
-    """Waits until Consul can be read and written; False if stopped meanwhile.
+async def _load(
+    consul: Consul, keys: Keys, lanes: Lanes, settings: Settings, stop: asyncio.Event
+) -> Datacenters | None:
+    """Waits until Consul can be read and written; gives where the registry is, None if stopped meanwhile.
 
     Until then the port is not open: a NAS with a second server turns to that one at once.
     """
@@ -129,6 +145,7 @@ async def _load(consul: Consul, keys: Keys, lanes: Lanes, stop: asyncio.Event) -
     while not stop.is_set():
         try:
             await meta.ensure(consul, keys)
+            where = await _datacenters(consul, keys, settings)
             await lanes.load()
         except RegistryError as error:
             wait = min(10.0, 0.25 * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311 — only a jitter
@@ -140,5 +157,15 @@ async def _load(consul: Consul, keys: Keys, lanes: Lanes, stop: asyncio.Event) -
             except TimeoutError:
                 continue
         else:
-            return True
-    return False
+            return where
+    return None
+
+
+async def _datacenters(consul: Consul, keys: Keys, settings: Settings) -> Datacenters:
+    """Where the registry is, recorded for engineers' commands once there is more than the home."""
+    home = settings.consul.datacenter or (await consul.agent_self())[1]
+    where = Datacenters(home, tuple(name for name in settings.datacenters.copies if name != home))
+    found = await datacenters.read(consul, keys)
+    if found != where and (found or where.copies):
+        await consul.transact([where.op(keys)])
+    return where

@@ -9,8 +9,8 @@ from radius_bridge.cli.common import JsonOption, fail, moment, print_json, print
 from radius_bridge.identity.bindings import Binding
 from radius_bridge.policy.members import Prefix, parse_prefix
 from radius_bridge.registry.consul import Consul
-from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.errors import BadRecord
+from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.records import decode_binding
 
 

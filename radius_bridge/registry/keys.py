@@ -26,6 +26,9 @@ LOCK = "$lock$"
 DATACENTERS = "$datacenters$"
 COPY = "$copy$"
 
+DENY = "rules_deny"
+"""The static set whose members may reach nothing on a host."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scope:

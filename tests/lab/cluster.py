@@ -66,7 +66,7 @@ class Machine:
             ),
             encoding="utf-8",
         )
-        argv = ["consul", "agent", "-config-file", file]
+        argv: list[str | Path] = ["consul", "agent", "-config-file", file]
         self.consul = Process(
             f"consul {dc.name}-{name}", argv, log=self.folder / "consul.log", namespace=self.namespace.name
         )
