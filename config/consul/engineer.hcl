@@ -1,15 +1,15 @@
 # Token of engineers (`radius-bridge grant`, `group`, …): who may reach what. It cannot write who is behind an address.
 key_prefix "befw/" {
-  policy = "read"
+  policy = "list"
 }
 key_prefix "befw/$alias$/" {
   policy = "write"
 }
 key_prefix "befw/$alias$/$user." {
-  policy = "read"
+  policy = "list"
 }
 key_prefix "befw/$alias$/$radius." {
-  policy = "read"
+  policy = "list"
 }
 key_prefix "befw/$changes$/access/engineer/" {
   policy = "write"
@@ -25,6 +25,9 @@ key "befw/$meta$" {
 }
 # `radius-bridge publish`: one of several at a time.
 key "befw/$lock$/publish-engineer" {
+  policy = "write"
+}
+key "befw/$lock$/published-engineer" {
   policy = "write"
 }
 session_prefix "" {

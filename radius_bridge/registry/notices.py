@@ -27,14 +27,14 @@ def announced(keys: Keys, ops: Sequence[Op]) -> list[Op]:
 
 
 async def notify(consul: Consul, keys: Keys, prefix: str) -> tuple[int, list[str]]:
-    """Announces everything that stands below `prefix` (whole, root included), or that nothing is at that key.
+    """Announces everything that stands below `prefix` (whole, root included); of a key, also that it is gone.
 
     Gives the number of entries announced, and the keys that nobody follows. Raises RegistryError.
     """
     snapshot = await consul.read(prefix, consistency="consistent")
     changes = [Change(e.key, e.value, e.modify_index) for e in snapshot.entries if not e.key.endswith("/")]
-    if snapshot.missing and not prefix.endswith("/"):
-        changes = [Change(prefix, None, snapshot.index)]
+    if class_for(keys, prefix) and not prefix.endswith("/") and prefix not in {change.key for change in changes}:
+        changes.append(Change(prefix, None, snapshot.index))
     records, unnamed = _records(keys, changes)
     for record in records:
         await consul.transact([record])

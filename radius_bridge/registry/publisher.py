@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Final
 
+import msgspec
 import structlog
 
 from radius_bridge.policy.expiry import is_over, parse_expiry
@@ -41,6 +42,9 @@ GRACE: Final = 1.0
 ANNOUNCE: Final = 10.0
 """Seconds that an announcement may take."""
 
+TOO_MANY: Final = 10_000
+"""Differences from which on it is less to have everybody read again."""
+
 SLICE: Final = 2000
 """Entries that are compared between two turns of the event loop."""
 
@@ -58,7 +62,7 @@ CLASSES: Final = (Class.BRIDGE, Class.ENGINEER)
 class Publisher:
     """Publishes for both classes of access, as far as the token may; `run` does the work.
 
-    `counters` are for monitoring: `announced`, `readings`, `restored` (Consul was found to have gone back),
+    `counters` are for monitoring: `announced`, `readings`, `restored` (everybody was told to read again),
     `swept`, `failures`; `follower.counters` tell of the following.
     """
 
@@ -117,13 +121,14 @@ class Publisher:
             raise group.exceptions[0] from None
 
     async def _publish(self, writers: Class, announcer: Announcer, leadership: Leadership) -> None:
-        indexes: dict[str, int] = {}
+        done = await self._published(writers)
         while True:
             await self.follower.wait_complete()
             leadership.check()
             began = time.monotonic()
+            before = dict(done)
             for prefix in self._prefixes(writers):
-                differences = await self._differences(writers, prefix, indexes)
+                differences = await self._differences(writers, prefix, done)
                 if differences:
                     self.counters["announced"] += len(differences)
                     try:
@@ -131,63 +136,101 @@ class Publisher:
                             await announcer.announce(differences)
                     except (TimeoutError, NotRecorded) as error:
                         raise RegistryError(f"{prefix}: cannot announce ({error})") from error
+            if done != before:
+                await self._consul.transact([Op.set(self._mark(writers), msgspec.json.encode(done))])
             await asyncio.sleep(max(0.0, began + EVERY - GRACE - time.monotonic()))
+
+    def _mark(self, writers: Class) -> str:
+        """Where the leader notes up to which index everything is announced, for who leads after it."""
+        return self._keys.lock(f"published-{writers.value.rpartition('/')[2]}")
+
+    async def _published(self, writers: Class) -> dict[str, int]:
+        """By prefix, the index up to which an earlier leader has announced everything."""
+        entry = await self._consul.get(self._mark(writers), consistent=True)
+        try:
+            return {} if entry is None else msgspec.json.decode(entry.value, type=dict[str, int])
+        except msgspec.DecodeError:
+            return {}
 
     def _prefixes(self, writers: Class) -> tuple[str, ...]:
         if writers is Class.BRIDGE:
             return tuple(f"{self._keys.groups}${name}" for name in BRIDGE_GROUPS)
         return (self._keys.groups, self._keys.services, self._keys.sets)
 
-    async def _differences(self, writers: Class, prefix: str, indexes: dict[str, int]) -> list[Change]:
+    async def _differences(self, writers: Class, prefix: str, done: dict[str, int]) -> list[Change]:
         """What stands below `prefix` and hosts do not know."""
         recent: set[str] = set()
         self._recent[writers] = recent
-        if await self._consul.index_of(prefix) == indexes.get(prefix):
+        if await self._consul.index_of(prefix) == done.get(prefix):
             return []
         snapshot = await self._consul.read(prefix)
         self.counters["readings"] += 1
         if snapshot.missing:
             snapshot = await confirmed(self._consul, self._keys, prefix)
-        # Whoever committed is given the time to announce; what he announces is then among `recent`.
+        # Whoever committed is given the time to announce; what he announces is then in our view.
         await asyncio.sleep(GRACE)
         if not self.follower.is_complete:
             return []  # about to be read whole; the next reading is compared with that
         found = await self._compare(writers, prefix, snapshot, recent)
-        if READ_ALL in found:
+        found += await self._unwitnessed(writers, prefix, snapshot, done.get(prefix))
+        done[prefix] = snapshot.index
+        if READ_ALL in found or len(found) > TOO_MANY:
             self.counters["restored"] += 1
-            _log.warning("Consul has gone back: telling everybody to read again", prefix=prefix)
+            _log.warning("telling everybody to read again", prefix=prefix, differences=len(found))
             return [READ_ALL]
-        if not recent:  # what is among them was not judged: look again
-            indexes[prefix] = snapshot.index
         return found
 
     async def _compare(self, writers: Class, prefix: str, snapshot: Snapshot, recent: set[str]) -> list[Change]:
+        """How the snapshot differs from what the feed told; READ_ALL among it if Consul has gone back."""
         view, root, now = self.follower.view, f"{self._keys.root}/", self._clock()
         found: list[Change] = []
         stands: set[str] = set()
         for place, entry in enumerate(snapshot.entries, 1):
+            if not place % SLICE:
+                await asyncio.sleep(0)
             stands.add(entry.key)
             known = view.get(entry.key)
             if known in {entry.value, as_announced(entry.value)} or not writers.may_name(entry.key[len(root) :]):
-                pass
-            elif entry.modify_index > view.index(entry.key):
+                continue
+            if entry.modify_index > view.index(entry.key):
                 found.append(Change(entry.key, entry.value, entry.modify_index))
             elif entry.key not in recent:
                 found.append(READ_ALL)
+        for place, (key, value) in enumerate(tuple(view.below(self._folder(prefix)).items()), 1):
             if not place % SLICE:
                 await asyncio.sleep(0)
-        folder = next(each for each in view.covered if prefix.startswith(each))
-        for place, (key, value) in enumerate(tuple(view.below(folder).items()), 1):
-            if not place % SLICE:
-                await asyncio.sleep(0)
-            if key in stands or key in recent or not key.startswith(prefix) or not writers.may_name(key[len(root) :]):
+            if key in stands or not key.startswith(prefix) or not writers.may_name(key[len(root) :]):
                 continue
+            gone = Change(key, None, snapshot.index)
+            is_newer = snapshot.index > view.index(key)
             expires = parse_expiry(value)
             if expires is not None and is_over(expires, now):
-                self.follower.view.apply(Change(key, None, snapshot.index))  # hosts know the time themselves
-            else:
-                found.append(Change(key, None, snapshot.index) if snapshot.index > view.index(key) else READ_ALL)
+                view.apply(gone)  # hosts know the time themselves
+            elif is_newer or key not in recent:
+                found.append(gone if is_newer else READ_ALL)
         return found
+
+    async def _unwitnessed(self, writers: Class, prefix: str, snapshot: Snapshot, since: int | None) -> list[Change]:
+        """What changed after the last leader looked, and before we began to follow (or missed something)."""
+        floor = self.follower.view.floor(self._folder(prefix))
+        if since is None or since >= floor:
+            return []
+        root = f"{self._keys.root}/"
+        found: list[Change] = []
+        newest = since
+        for place, entry in enumerate(snapshot.entries, 1):
+            if not place % SLICE:
+                await asyncio.sleep(0)
+            newest = max(newest, entry.modify_index)
+            if since < entry.modify_index <= floor and writers.may_name(entry.key[len(root) :]):
+                found.append(Change(entry.key, entry.value, entry.modify_index))
+        # Something was deleted, and nobody can say what. (Of users the NAS repeats it.)
+        if snapshot.index > newest and prefix != self._keys.groups and writers is Class.ENGINEER:
+            found.append(READ_ALL)
+        return found
+
+    def _folder(self, prefix: str) -> str:
+        return next(folder for folder in self.follower.view.covered if prefix.startswith(folder))
 
     def _note(self, changed: list[Changed]) -> None:
         for recent in self._recent.values():

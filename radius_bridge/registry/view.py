@@ -76,6 +76,10 @@ class View:
         """The Raft index by which the key (or that it is gone) is known; 0 if it is not covered."""
         return max((max(cover.floor, cover.indexes.get(key, 0)) for cover in self._covering(key)), default=0)
 
+    def floor(self, prefix: str) -> int:
+        """The index of the last whole read of a covered prefix; 0 if there was none yet. Raises KeyError."""
+        return self._covers[prefix].floor
+
     def below(self, prefix: str) -> Mapping[str, bytes]:
         """Keys and values below a covered prefix (exactly as it was covered). Raises KeyError if it is not."""
         return self._covers[prefix].values

@@ -14,6 +14,7 @@ class Meter:
         url = urlsplit(target)
         self._target = (url.hostname or "", url.port or 80)
         self._writers: set[asyncio.StreamWriter] = set()
+        self._links: set[asyncio.Task[None]] = set()
         self.url = ""
         """Where to find that Consul through the proxy."""
         self.requests: list[str] = []
@@ -39,9 +40,13 @@ class Meter:
         finally:
             server.close()
             self.cut()
+            await asyncio.gather(*self._links)
             await server.wait_closed()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        link = asyncio.current_task()
+        assert link is not None
+        self._links.add(link)
         ends = [writer]
         self._writers.add(writer)
         try:
@@ -57,6 +62,7 @@ class Meter:
             self._writers.difference_update(ends)
             for each in ends:
                 each.transport.abort()
+            self._links.discard(link)
 
     async def _pass_requests(
         self, reader: asyncio.StreamReader, back: asyncio.StreamWriter, writer: asyncio.StreamWriter

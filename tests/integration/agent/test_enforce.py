@@ -43,8 +43,8 @@ class Kernel:
 
     def __init__(self) -> None:
         self.members: dict[str, set[str]] = {}
-        self.least: set[str] | None = None
-        """Who was in the service at all times since somebody was."""
+        self.history: list[set[str]] = []
+        """Who was in the service, each time that it was told."""
         self.told: list[dict[str, set[str]] | None] = []
         """Of each apply, what it was told had changed; None: compare everything."""
         self.refuses = False
@@ -57,11 +57,7 @@ class Kernel:
             raise DataplaneError("the kernel is out of order")
         self.told.append(None if changed is None else {name: set(map(str, each)) for name, each in changed.items()})
         before, self.members = self.members, {name: set(map(str, each)) for name, each in desired.members.items()}
-        inside = self.members.get(SSH, set())
-        if inside:
-            self.least = inside if self.least is None else self.least & inside
-        elif self.least:
-            self.least = set()
+        self.history.append(self.members.get(SSH, set()))
         return Programmed(added=int(before != self.members))
 
     def next_refresh(self, now: float) -> float:
@@ -100,8 +96,8 @@ class Site:
         return lambda: self.kernel.members.get(SSH) == set(addresses)
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
+async def until(condition: Callable[[], bool], *, within: float = 10.0) -> None:
+    async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 — nobody announces these conditions
             await asyncio.sleep(0.01)
 
@@ -238,7 +234,7 @@ async def test_a_group_that_replaces_another_is_read_before_anybody_is_cut_off(
             await until(lambda: here.agent.status()["feed"]["unread"] == 0)
             await here.write({member("teamlead", "10.0.0.2"): END})
             await until(here.lets_in("10.0.0.1", "10.0.0.2"))
-        assert here.kernel.least == {"10.0.0.1"}
+        assert all("10.0.0.1" in inside for inside in here.kernel.history)
 
 
 async def test_nothing_is_programmed_before_the_registry_is_one(server: ConsulServer, settings: AgentSettings) -> None:
@@ -265,6 +261,43 @@ async def test_a_consul_that_is_gone_changes_nothing_and_what_was_missed_is_made
         assert here.lets_in("10.0.0.1")()
         here.meter.is_cut = False
         await until(here.lets_in("10.0.0.2"))
+
+
+async def test_a_consul_that_lost_its_data_takes_nothing_away_until_it_is_a_registry_again(
+    settings: AgentSettings,
+) -> None:
+    with ConsulServer() as server:
+        await store(server, {**GRANT, member("alice", "10.0.0.1"): END, **some_logins(100)})
+        async with site(server, settings) as here:
+            await until(here.lets_in("10.0.0.1"))
+            await here.write({member("alice", "10.0.0.1"): b"-1"})
+            await until(lambda: here.agent.follower.counters["announced"] == 1)
+            await asyncio.to_thread(server.restart)
+            contact = here.agent.follower.last_contact
+            failures = here.agent.follower.counters["failures"]
+            await until(lambda: here.agent.follower.counters["failures"] > failures + 2)
+            assert here.lets_in("10.0.0.1")()
+            assert here.agent.follower.last_contact == contact
+            await store(server, {**GRANT, member("alice", "10.0.0.2"): END})
+            await until(here.lets_in("10.0.0.2"), within=30)
+
+
+async def test_after_an_older_snapshot_was_restored_what_is_enforced_is_what_it_says(
+    server: ConsulServer, settings: AgentSettings
+) -> None:
+    await store(server, {**GRANT, member("alice", "10.0.0.1"): END})
+    async with site(server, settings) as here:
+        await until(here.lets_in("10.0.0.1"))
+        await here.write({member("alice", "10.0.0.2"): END})
+        await until(here.lets_in("10.0.0.1", "10.0.0.2"))
+        saved = f"{server.folder}/saved"
+        await asyncio.to_thread(server.command, "snapshot", "save", saved)
+        await here.write({member("alice", "10.0.0.1"): None, member("alice", "10.0.0.3"): END})
+        await until(here.lets_in("10.0.0.2", "10.0.0.3"))
+        await asyncio.to_thread(server.command, "snapshot", "restore", saved)
+        seen = len(here.kernel.history)
+        await until(here.lets_in("10.0.0.1", "10.0.0.2"), within=60)
+        assert all(inside <= {"10.0.0.1", "10.0.0.2", "10.0.0.3"} for inside in here.kernel.history[seen:])
 
 
 async def test_a_kernel_that_refuses_is_told_everything_when_it_takes_orders_again(
