@@ -17,7 +17,7 @@ from itertools import count, islice
 from pathlib import Path
 
 from bench.frame import Bench, Figures, Result, milliseconds, progress
-from bench.store import background, connection, fill
+from bench.store import background, connection, restart_with
 from tests.lab.ipset import SetProbe
 from tests.lab.processes import LabError, Process, run, wait_until
 from tests.lab.radius_client import Status, accounting, is_response, request
@@ -57,7 +57,7 @@ def run_bench(quick: bool) -> Result:
         SetProbe(site.server) as probe,
     ):
         progress(f"storing {STORED:,} bindings")
-        fill(site.server, 0, STORED)
+        restart_with(site, 0, STORED)
         _grant_all(site, 2 * logins)
         progress(f"{logins} logins")
         idle = _logins(site, probe, range(logins))

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from bench.frame import Bench, Result, progress
-from bench.store import fill, prefix_bytes
+from bench.store import prefix_bytes, restart_with
 from tests.lab.ipset import SetProbe
 from tests.lab.processes import wait_until
 from tests.lab.radius_client import AccountingClient, Status, accounting
@@ -42,7 +42,7 @@ def run_bench(quick: bool) -> Result:
         stored = 0
         for size in SIZES:
             progress(f"storing {size:,} bindings")
-            fill(site.server, stored, size)
+            restart_with(site, stored, size)
             stored = size
             again[str(size)] = prefix_bytes(site.server)
             for writers, found in zip(WRITERS, (wire, wire8), strict=True):

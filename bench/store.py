@@ -62,6 +62,14 @@ def fill(namespace: Namespace, first: int, last: int, address: str = CONSUL, por
         list(pool.map(write, range(_WRITERS)))
 
 
+def restart_with(site: Site, first: int, last: int) -> None:
+    """Stores bindings while bridges and agent are down: to running ones they would be news, to be announced."""
+    for part in (site.agent, site.bridge, *site.other_bridges):
+        part.terminate()
+    fill(site.server, first, last)
+    site.start()
+
+
 def prefix_bytes(namespace: Namespace) -> int:
     """Octets of one answer with all groups: what a host reads that reads the prefix again."""
     consul = connection(namespace)
