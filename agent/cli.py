@@ -131,7 +131,7 @@ def _print_status(answer: dict[str, Any]) -> None:
     console.print(f"heard from Consul: {', '.join(freshness) or 'nothing yet'} ago")
     feed = answer["feed"]
     console.print(
-        f"following {feed['covered']} prefixes of Consul, {feed['unread']} to be read; "
+        f"following {feed['covered']} prefixes of Consul{'' if feed['complete'] else ', not all of them read'}; "
         f"{feed.get('changes', 0)} changes, {feed.get('gaps', 0)} gaps, {feed.get('reads', 0)} reads"
     )
     table = Table(box=None, header_style="bold", pad_edge=False)

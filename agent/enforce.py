@@ -159,7 +159,7 @@ class Enforcer:
     def status(self) -> dict[str, Any]:
         """What the agent enforces and how fresh that is; times are epoch seconds."""
         now = self._clock()
-        view, counters = self.follower.view, self.follower.counters
+        counters = dict(sorted(self.follower.counters.items()))
         problems = self._host.problems()
         services = self._enforced.services if self._enforced else ()
         return {
@@ -171,7 +171,7 @@ class Enforcer:
             "applied": self._applied_at or None,
             "last_change": self._last_change or None,
             "contact_age_s": self._contact_ages(),
-            "feed": {"covered": len(view.covered), "unread": len(view.incomplete), **dict(sorted(counters.items()))},
+            "feed": {"covered": self._host.covered, "complete": self.follower.is_complete, **counters},
             "alarms": list(self.follower.alarms),
             "errors": self._errors | self._silence(),
             "problems": problems[:_PROBLEMS],

@@ -101,6 +101,11 @@ class Host:
                 del self._problems[key]
         return Step(uncover, cover, changes.members)
 
+    @property
+    def covered(self) -> int:
+        """How many prefixes matter here."""
+        return len(self._covered_folders) + len(self._covered_groups)
+
     def is_ready(self) -> bool:
         """True if everything that decides about this host was read once: before that, nothing may be programmed."""
         return self.services is not None and not self._unready()
