@@ -173,7 +173,7 @@ class Enforcer:
             "contact_age_s": self._contact_ages(),
             "feed": {"covered": self._host.covered, "complete": self.follower.is_complete, **counters},
             "alarms": list(self.follower.alarms),
-            "errors": self._errors | self._silence(),
+            "errors": self._errors | self._trouble(),
             "problems": problems[:_PROBLEMS],
             "problem_count": len(problems),
             "absent_services": self._protected.absent(),
@@ -244,11 +244,12 @@ class Enforcer:
         now = time.monotonic()
         return {source: round(now - at, 3) for source, at in contacts.items() if at}
 
-    def _silence(self) -> dict[str, str]:
+    def _trouble(self) -> dict[str, str]:
+        """What is wrong with the feed."""
         silence = time.monotonic() - max(self._began, self.follower.last_contact)
-        if silence <= SILENCE:
-            return {}
-        return {"feed": f"Consul has not answered for {silence:.0f} s; what is enforced stays, and its times run down"}
+        if self.follower.trouble:
+            return {"feed": self.follower.trouble}
+        return {"feed": f"Consul has not answered for {silence:.0f} s"} if silence > SILENCE else {}
 
     def _count(self, name: str, now: float) -> dict[str, Any]:
         members, soonest = self._host.count(name, now)

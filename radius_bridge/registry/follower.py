@@ -88,6 +88,11 @@ class Follower:
         return self._poll.last_contact
 
     @property
+    def trouble(self) -> str:
+        """What is wrong with our contact to Consul; empty if it answered when it was last asked."""
+        return self._poll.trouble
+
+    @property
     def alarms(self) -> tuple[str, ...]:
         """What a person should look at, newest last (forged entries, clock skew); the last 20."""
         return tuple(self._poll.alarms)

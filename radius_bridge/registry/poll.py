@@ -59,6 +59,8 @@ class Poll:
         """What a person should look at, newest last."""
         self.last_contact = 0.0
         """Monotonic time at which Consul last told us how things are; 0 before the first time."""
+        self.trouble = ""
+        """What is wrong with our contact to Consul; empty if it answered when it was last asked."""
 
     async def news(self) -> AsyncIterator[News]:
         """Gives what is new, for ever; the first is empty and says that the feed can be reached.
@@ -72,6 +74,7 @@ class Poll:
                 news, snapshot = await self._look(index)
             except RegistryError as error:
                 self.counters["failures"] += 1
+                self.trouble = str(error)
                 if not failures:
                     _log.warning("feed not followed for now", feed=self._feed, error=str(error))
                 self._followed = False
@@ -79,7 +82,7 @@ class Poll:
                 await asyncio.sleep(backoff(failures, BACKOFF))
                 failures += 1
                 continue
-            failures = 0
+            failures, self.trouble = 0, ""
             self.last_contact = time.monotonic()
             is_news = snapshot.index != index or news.rewound
             # Woken early and nothing new: so a restore wakes a poll. One that does not wait will see it.

@@ -17,12 +17,13 @@ pytestmark = pytest.mark.e2e
 
 HOSTS4 = f"rb4h.{SERVICE.name}"
 _FIRST = 0x0A000000  # 10.0.0.0
+_END = time.time() + 86_400
+"""The same at each call, however long the one before took: another end would be a change."""
 
 
 def _many(count: int, first: int = _FIRST) -> Desired:
-    end = time.time() + 600
-    members = {Prefix(4, first + number, 32): end for number in range(count)}
-    members[parse_prefix(ALICE)] = end
+    members = {Prefix(4, first + number, 32): _END for number in range(count)}
+    members[parse_prefix(ALICE)] = _END
     return Desired((SERVICE,), {SERVICE.name: members, ALLOW: {}, DENY: {}})
 
 

@@ -243,6 +243,7 @@ async def test_nothing_is_programmed_before_the_registry_is_one(server: ConsulSe
         assert here.kernel.told == []
         status = here.agent.status()
         assert not status["enforcing"]
+        assert "$meta$" in status["errors"]["feed"]
         assert status["waiting_for"]
         await meta.ensure(here.consul, KEYS)
         await until(here.lets_in())
@@ -259,8 +260,10 @@ async def test_a_consul_that_is_gone_changes_nothing_and_what_was_missed_is_made
         await here.write({member("alice", "10.0.0.1"): None})
         await until(lambda: here.agent.follower.counters["failures"] > 1)
         assert here.lets_in("10.0.0.1")()
+        assert here.agent.status()["errors"].keys() >= {"feed"}
         here.meter.is_cut = False
         await until(here.lets_in("10.0.0.2"))
+        assert "feed" not in here.agent.status()["errors"]
 
 
 async def test_a_consul_that_lost_its_data_takes_nothing_away_until_it_is_a_registry_again(
