@@ -1,6 +1,7 @@
 """`radius-bridge serve`: the bridge's process, and `check-config`."""
 
 import asyncio
+import gc
 import random
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -102,6 +103,9 @@ async def _serve(path: Path, settings: Settings) -> None:
                 for name in where.copies
             }
             copies = Copies(consul, keys, where, others)
+            # A hundred thousand bindings stay; looking through them for garbage would stop everything for a second.
+            gc.collect()
+            gc.freeze()
             sweeper = Sweeper(consul, keys)
             publisher = Publisher(consul, keys)
             neighbours = Neighbours(consul, keys, lanes)

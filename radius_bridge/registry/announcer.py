@@ -23,6 +23,9 @@ FIRST_INTERVAL: Final = 0.005
 LONGEST_INTERVAL: Final = 0.1
 """Seconds between two announcements: at first, when one follows the other, and at most. Idle, there is none."""
 
+FEW: Final = 2
+"""Transactions in one announcement up to which we are idle: a login is one, or two with its IPv6 address."""
+
 BACKOFF: Final = (0.05, 1.0)
 """First and longest pause (seconds, before jitter) after Consul failed."""
 
@@ -104,28 +107,32 @@ class Announcer:
         interval, ended = 0.0, 0.0
         while True:
             await self._something_to_do()
-            now = time.monotonic()
-            if now < ended + interval or (interval == 0 and now - ended < FIRST_INTERVAL):
-                # Under load every announcement takes more, so that followers wake less often.
-                interval = min(LONGEST_INTERVAL, max(FIRST_INTERVAL, self._least, 2 * interval))
-                await asyncio.sleep(ended + interval - now)
-            else:
-                interval = self._least
+            await asyncio.sleep(max(0.0, ended + interval - time.monotonic()))
             if self._read_again:
                 self._pending.appendleft(READ_ALL)
                 self._announced -= 1  # nobody waits for it
                 self._read_again = False
             fresh = self._record.add(self._pending, self._clock())
-            if self._record.crowded:
-                interval = LONGEST_INTERVAL  # the record has lost what some may not have read
             await self._write()
             self.counters["entries"] += fresh
             self._announced += fresh
+            lots = 0
             while self._waiting and self._waiting[0][0] <= self._announced:
                 _, done = self._waiting.popleft()
+                lots += 1
                 if not done.done():
                     done.set_result(None)
             ended = time.monotonic()
+            if self._record.crowded:
+                interval = LONGEST_INTERVAL  # it has lost what some may not have read
+            else:
+                interval = self._next_interval(interval, lots)
+
+    def _next_interval(self, interval: float, lots: int) -> float:
+        """Under load each announcement takes more, so that followers wake less often; else none waits."""
+        if lots > FEW:
+            return min(LONGEST_INTERVAL, max(FIRST_INTERVAL, 2 * interval))
+        return max(self._least, interval / 2 if interval > FIRST_INTERVAL else 0.0)
 
     async def _something_to_do(self) -> None:
         """Returns when there is something to announce; meanwhile empties the record when things are quiet."""

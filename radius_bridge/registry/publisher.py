@@ -196,10 +196,13 @@ class Publisher:
                 found.append(Change(entry.key, entry.value, entry.modify_index))
             elif entry.key not in recent:
                 found.append(READ_ALL)
-        for place, (key, value) in enumerate(tuple(view.below(self._folder(prefix)).items()), 1):
+        for place, key in enumerate(tuple(view.below(self._folder(prefix))), 1):
             if not place % SLICE:
                 await asyncio.sleep(0)
-            if key in stands or not key.startswith(prefix) or not writers.may_name(key[len(root) :]):
+            value = view.get(key)
+            if key in stands or value is None:
+                continue
+            if not key.startswith(prefix) or not writers.may_name(key[len(root) :]):
                 continue
             gone = Change(key, None, snapshot.index)
             is_newer = snapshot.index > view.index(key)
