@@ -259,8 +259,8 @@ async def test_records_of_the_dead_are_removed(
     old, young = (record_key(keys, Class.ENGINEER, name) for name in ("old", "young"))
     await consul.transact(
         [
-            Op.set(old, b'{"first":0,"clock":%d,"brief":true}' % (NOW - 100)),
-            Op.set(young, b'{"first":0,"clock":%d,"brief":true}' % NOW),
+            Op.set(old, b'{"first":0,"clock":%d,"brief":true}' % (time.time() - 100)),
+            Op.set(young, b'{"first":0,"clock":%d,"brief":true}' % time.time()),
         ]
     )
     async with running(Publisher(consul, keys).run()):
