@@ -135,8 +135,20 @@ class Machine:
 class Datacenter:
     """The machines of one datacenter; a context manager that starts its servers and leaves nothing behind."""
 
-    def __init__(self, prefix: str, folder: Path, *, name: str = "dc1", number: int = 1, servers: int = 3) -> None:
-        """`prefix` begins the namespaces' names (see `of_this_process`); `number` is its place in NETWORK."""
+    def __init__(
+        self,
+        prefix: str,
+        folder: Path,
+        *,
+        name: str = "dc1",
+        number: int = 1,
+        servers: int = 3,
+        wan: Sequence[str] = (),
+    ) -> None:
+        """`prefix` begins the namespaces' names (see `of_this_process`); `number` is its place in NETWORK.
+
+        `wan`: addresses of servers of other datacenters to join.
+        """
         self.name = name
         self.number = number
         self.prefix = f"{prefix}-{name}"
@@ -144,8 +156,8 @@ class Datacenter:
         self.network = f"{NETWORK}.{number}.0/24"
         self.gateway = f"{NETWORK}.{number}.254"
         self.switch = Namespace(f"{self.prefix}-switch")
-        addresses = [f"{NETWORK}.{number}.{last}" for last in range(1, servers + 1)]
-        config = {"server": True, "bootstrap_expect": servers, "retry_join": addresses}
+        addresses = server_addresses(number, servers)
+        config = {"server": True, "bootstrap_expect": servers, "retry_join": addresses, "retry_join_wan": wan}
         self.servers = [Machine(f"s{last}", self, last, config) for last in range(1, servers + 1)]
         self.hosts: list[Machine] = []
 
@@ -231,19 +243,21 @@ class Federation:
 
     def __init__(self, prefix: str, folder: Path, *, servers: int = 3) -> None:
         """`servers` in each."""
-        self.dc1 = Datacenter(prefix, folder, name="dc1", number=1, servers=servers)
-        self.dc2 = Datacenter(prefix, folder, name="dc2", number=2, servers=servers)
+        first, second = server_addresses(1, servers), server_addresses(2, servers)
+        self.dc1 = Datacenter(prefix, folder, name="dc1", number=1, servers=servers, wan=second)
+        self.dc2 = Datacenter(prefix, folder, name="dc2", number=2, servers=servers, wan=first)
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with self._stack as stack:
-            stack.enter_context(self.dc1)
-            stack.enter_context(self.dc2)
+            for dc in (self.dc1, self.dc2):
+                stack.callback(dc.close)
+                dc.build()
             ends = [(dc, f"{NETWORK}.0.{dc.number}") for dc in (self.dc1, self.dc2)]
             link(self.dc1.switch, "wan", (f"{ends[0][1]}/24",), self.dc2.switch, "wan", (f"{ends[1][1]}/24",))
             self.restore()
-            server = self.dc1.servers[0]
-            server.run("consul", "join", "-wan", *(machine.address for machine in self.dc2.servers))
+            for dc in (self.dc1, self.dc2):
+                dc.start()
             for dc in (self.dc1, self.dc2):
                 for machine in dc.machines:
                     wait_until(lambda machine=machine: self._sees_both(machine), "the federation", timeout=30)  # type: ignore[misc]
@@ -271,6 +285,11 @@ class Federation:
             return all(machine.get(f"/v1/catalog/nodes?dc={dc}") for dc in ("dc1", "dc2"))
         except (OSError, ValueError, http.client.HTTPException):
             return False
+
+
+def server_addresses(number: int, servers: int) -> list[str]:
+    """The addresses of the servers of datacenter number `number`."""
+    return [f"{NETWORK}.{number}.{last}" for last in range(1, servers + 1)]
 
 
 def of_this_process(prefix: str) -> str:

@@ -23,9 +23,6 @@ RADIUS_PORT: Final = 1813
 SERVICE: Final = "wiki_tcp_8080"
 SET: Final = f"rb4h.{SERVICE}"
 FIRST: Final = int(IPv4Address("10.66.0.1"))
-USERS: Final = 12_000
-"""Users of the group that is granted the service."""
-
 REPEAT: Final = 1.0
 """Seconds after which a NAS repeats what was not answered."""
 
@@ -81,20 +78,18 @@ networks = ["10.66.0.0/16"]
         self.engineer("group", "add", "staff", "user0")
         self.engineer("grant", "group:staff", SERVICE)
 
-    def import_users(self, machine: Machine) -> None:
-        """Makes all users members of that group, in the datacenter of `machine`."""
-        members = [
-            {"key": f"befw/$alias$/$staff$/$user.user{number}$", "flags": 0, "value": "LTE="}  # -1: for good
-            for number in range(USERS)
-        ]
-        done = run(
-            ["consul", "kv", "import", "-"],
-            namespace=machine.namespace.name,
-            stdin=json.dumps(members),
-            timeout=120,
-        )
-        if done.returncode:
-            raise LabError(f"consul kv import: {done.stderr}")
+
+def _import_users(machine: Machine, count: int) -> None:
+    """Makes users members of the group that is granted the service, in the datacenter of `machine`."""
+    members = [
+        {"key": f"befw/$alias$/$staff$/$user.user{number}$", "flags": 0, "value": "LTE="}  # -1: for good
+        for number in range(count)
+    ]
+    done = run(
+        ["consul", "kv", "import", "-"], namespace=machine.namespace.name, stdin=json.dumps(members), timeout=120
+    )
+    if done.returncode:
+        raise LabError(f"consul kv import: {done.stderr}")
 
 
 class Protected:
@@ -121,20 +116,22 @@ url = "http://127.0.0.1:{PORT}"
             log=folder / "agent.log",
             namespace=self.machine.namespace.name,
         )
-        self._probe = SetProbe(self.machine.namespace)
+        self.probe = SetProbe(self.machine.namespace)
+        """Close it (it is a context manager) at the end."""
         self._lock = threading.Lock()
 
     def holds(self, number: int, set_name: str = SET) -> bool:
         """True if the kernel lets user number `number` in (or has it in another set)."""
         with self._lock:
-            return self._probe.holds(set_name, address(number))
+            return self.probe.holds(set_name, address(number))
 
 
 class Estate:
     """Bridge and protected hosts; a context manager that starts them and leaves no process behind."""
 
-    def __init__(self, home: Datacenter, *others: Datacenter) -> None:
-        """`others` get copies; each has a protected host too."""
+    def __init__(self, home: Datacenter, *others: Datacenter, users: int = 12_000) -> None:
+        """`others` get copies; each has a protected host too. Users 0 … `users` - 1 are granted the service."""
+        self._users = users
         self._home = home
         self._others = others
         self._stack = ExitStack()
@@ -147,7 +144,8 @@ class Estate:
             self.bridge.process.start().wait_log("listening", timeout=30)
             self.bridge.grant_all()
             for host in self.hosts.values():
-                self.bridge.import_users(host.machine)
+                stack.enter_context(host.probe)
+                _import_users(host.machine, self._users)
                 stack.callback(host.process.kill)
                 host.process.start().wait_log("enforcing", timeout=30)
             self._stack = stack.pop_all()
