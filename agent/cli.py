@@ -124,6 +124,11 @@ def _print_status(answer: dict[str, Any]) -> None:
         console.print(f"last change {ago(change['programmed'])}, in the kernel {took:.1f} ms after it was heard")
     freshness = (f"{source} {age:.0f}s" for source, age in answer["contact_age_s"].items())
     console.print(f"heard from Consul: {', '.join(freshness) or 'nothing yet'} ago")
+    feed = answer["feed"]
+    console.print(
+        f"following {feed['covered']} prefixes of Consul{'' if feed['complete'] else ', not all of them read'}; "
+        f"{feed.get('changes', 0)} changes, {feed.get('gaps', 0)} gaps, {feed.get('reads', 0)} reads"
+    )
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("SERVICE", "PORTS", "MEMBERS", "NEXT EXPIRY", "FROM"):
         table.add_column(column, overflow="fold")
@@ -138,7 +143,11 @@ def _print_status(answer: dict[str, Any]) -> None:
     console.print(table)
     for source, error in answer["errors"].items():
         console.print(f"[red]error[/] {escape(source)}: {escape(error)}")
+    for alarm in answer["alarms"]:
+        console.print(f"[red]alarm[/] {escape(alarm)}")
     for problem in answer["problems"]:
         console.print(f"[yellow]ignored[/] {escape(problem)}")
+    if answer["problem_count"] > len(answer["problems"]):
+        console.print(f"[yellow]ignored[/] {answer['problem_count'] - len(answer['problems'])} more")
     for name, at in answer["absent_services"].items():
         console.print(f"[yellow]absent[/] {escape(name)}: last listed {ago(at)}, its rules stay for a day")

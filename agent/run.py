@@ -9,11 +9,10 @@ from agent import control
 from agent.dataplane.ipset import IpsetDataplane
 from agent.enforce import Enforcer
 from agent.settings import AgentSettings
-from agent.view import View
 from radius_bridge.process import notify_systemd, run_until, signals
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
-from radius_bridge.registry.keys import Keys, Scope
+from radius_bridge.registry.keys import Scope
 
 log = structlog.get_logger()
 
@@ -26,20 +25,16 @@ async def run(settings: AgentSettings) -> None:
             scope = await _where(settings, consul, stop)
             if scope is None:
                 return
-            keys = Keys(settings.consul.root)
-            view = View(keys, scope, tuple(each.failsafe() for each in settings.failsafe))
 
             def ready() -> None:
                 log.info("enforcing", node=scope.node, datacenter=scope.dc)
                 notify_systemd("READY=1")
 
-            enforcer = Enforcer(settings, view, consul, dataplane, ready, look_again)
+            enforcer = Enforcer(settings, scope, consul, dataplane, ready, look_again)
             async with control.serve(settings.control_socket, {"status": enforcer.status}):
                 await run_until(
                     stop,
-                    enforcer.watch_prefix(keys.groups),
-                    enforcer.watch_prefix(keys.services),
-                    enforcer.watch_prefix(keys.sets),
+                    enforcer.follower.run(),
                     enforcer.watch_services(),
                     enforcer.enforce(),
                 )

@@ -5,13 +5,13 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
-Figures = dict[str, float]
-"""Measurements; the unit ends the key: `p99_ms`, `per_s`, `size_bytes`, `ratio`."""
+Figures = Mapping[str, "float | Figures"]
+"""Measurements; the unit ends the key: `p99_ms`, `per_s`, `size_bytes`, `ratio`; or several by what differs."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
     return sorted(values)[int(rank) - 1]
 
 
-def milliseconds(seconds: Sequence[float], prefix: str = "", *, percents: Sequence[int] = (50, 99)) -> Figures:
+def milliseconds(seconds: Sequence[float], prefix: str = "", *, percents: Sequence[int] = (50, 99)) -> dict[str, float]:
     """Percentiles of durations as figures: `<prefix>p50_ms`, …"""
     return {f"{prefix}p{percent}_ms": round(percentile(seconds, percent) * 1000, 3) for percent in percents}
 

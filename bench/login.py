@@ -17,6 +17,7 @@ from itertools import count, islice
 from pathlib import Path
 
 from bench.frame import Bench, Figures, Result, milliseconds, progress
+from bench.store import background, connection, restart_with
 from tests.lab.ipset import SetProbe
 from tests.lab.processes import LabError, Process, run, wait_until
 from tests.lab.radius_client import Status, accounting, is_response, request
@@ -28,8 +29,14 @@ SET = f"rb4h.{SERVICE}"
 LOOK_EVERY = 0.0002
 """Seconds between two looks at the kernel: what the measurement may be late, and a small part of one core."""
 
+STORED = 100_000
+"""Bindings in the registry besides."""
+
+BUSY_PER_S = 1000
+"""Logins of others each second, for the second half."""
+
 PAUSE = 0.01
-"""Seconds between two logins, so that each meets an idle system."""
+"""Seconds between two logins, so that each meets a system that has done with the last."""
 
 WATCHED = "without/members/"
 WATCHED_SET = "without"
@@ -49,14 +56,24 @@ def run_bench(quick: bool) -> Result:
         Site.of_this_process("rb-bench", Path(folder), forwarder=False) as site,
         SetProbe(site.server) as probe,
     ):
-        _grant_all(site, logins)
+        progress(f"storing {STORED:,} bindings")
+        restart_with(site, 0, STORED)
+        _grant_all(site, 2 * logins)
         progress(f"{logins} logins")
-        figures = _logins(site, probe, logins)
+        idle = _logins(site, probe, range(logins))
+        progress(f"{logins} logins while {BUSY_PER_S:,} others log in each second")
+        load = background(site, BUSY_PER_S)
+        try:
+            load.wait_log("answered")
+            loaded = _logins(site, probe, range(logins, 2 * logins))
+        finally:
+            load.kill()
+        progress(load.tail(1))
         site.agent.terminate()
         site.bridge.terminate()
         progress(f"{changes} changes heard by consul watch")
         peers = _watched(site, probe, changes)
-    return Result(figures, peers)
+    return Result({"idle": idle, "loaded": loaded}, peers)
 
 
 def _addresses() -> Iterator[str]:
@@ -99,11 +116,11 @@ class Login:
     """… the kernel's set held the address."""
 
 
-def _logins(site: Site, probe: SetProbe, number: int) -> Figures:
+def _logins(site: Site, probe: SetProbe, numbers: range) -> Figures:
     logins = []
     with site.accounting_client() as client:
         client.sock.setblocking(False)
-        for index, address in zip(range(number), _addresses(), strict=False):
+        for index, address in zip(numbers, islice(_addresses(), numbers.start, None), strict=False):
             logins.append(_login(site, probe, client.sock, index, address))
             time.sleep(PAUSE)
     total = [login.in_kernel for login in logins]
@@ -167,7 +184,7 @@ def _watched(site: Site, probe: SetProbe, number: int) -> Figures:
     )
     try:
         watch.start()
-        with closing(_consul_connection(site)) as consul:
+        with closing(connection(site.server)) as consul:
             addresses = _addresses()
             _put(consul, probe, next(addresses))  # this one waits for consul watch to start
             took = [_put(consul, probe, address) for address in islice(addresses, number)]
@@ -186,14 +203,6 @@ def _put(consul: http.client.HTTPConnection, probe: SetProbe, address: str) -> f
     return time.monotonic() - began
 
 
-def _consul_connection(site: Site) -> http.client.HTTPConnection:
-    connection = http.client.HTTPConnection(CONSUL, CONSUL_PORT, timeout=5)
-    connection.sock = site.server.socket()
-    connection.sock.settimeout(5)
-    # As http.client does when it connects itself: without it, a put's body waits 40 ms for an acknowledgement.
-    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    connection.sock.connect((CONSUL, CONSUL_PORT))
-    return connection
-
-
-BENCH = Bench("login", "Accounting-Request sent → member in the kernel, users one after the other", run_bench)
+BENCH = Bench(
+    "login", "Accounting-Request sent → member in the kernel, 100,000 bindings stored, idle and under load", run_bench
+)

@@ -4,15 +4,16 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Iterator, Mapping
 
 from rich.console import Console
 from rich.table import Table
 
-from bench import ingest, login
+from bench import fanout, ingest, login, scale
 from bench.frame import Bench, Figures, Result, machine, progress, versions
 from tests.lab.processes import LabError
 
-BENCHES: dict[str, Bench] = {bench.name: bench for bench in (ingest.BENCH, login.BENCH)}
+BENCHES: dict[str, Bench] = {bench.name: bench for bench in (login.BENCH, scale.BENCH, fanout.BENCH, ingest.BENCH)}
 """All there are, by name."""
 
 
@@ -75,9 +76,18 @@ def _table(title: str, figures: Figures) -> Table:
     table = Table(box=None, pad_edge=False, header_style="bold")
     table.add_column(title)
     table.add_column("", justify="right")
-    for key, value in figures.items():
+    for key, value in flat(figures):
         table.add_row(key, f"{value:g}")
     return table
+
+
+def flat(figures: Figures, path: str = "") -> Iterator[tuple[str, float]]:
+    """Nested figures as lines: `idle.p99_ms`."""
+    for key, value in figures.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{path}{key}.")
+        else:
+            yield path + key, value
 
 
 if __name__ == "__main__":

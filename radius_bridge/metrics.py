@@ -117,3 +117,10 @@ RECORDING = Gauge(
 RESPONSE_SECONDS = Durations(
     "radius_bridge_response_seconds", "From an accounting event's arrival to its response", _FAST
 )
+
+
+COPY_BEHIND = Gauge(
+    "radius_bridge_copy_behind_seconds",
+    "How long the oldest change has been waiting to be copied to a datacenter (on the bridge that copies)",
+    ["datacenter"],
+)

@@ -263,6 +263,15 @@ class MetricsSettings(BaseModel):
     """Address and TCP port of /metrics."""
 
 
+class DatacentersSettings(BaseModel):
+    """`[datacenters]`: where hosts are that need to know who is behind which address."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    copies: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")], ...] = ()
+    """Datacenters besides the home (`consul.datacenter`, or the agent's own) that get a copy of its users' groups."""
+
+
 class Settings(BaseModel):
     """The whole file; `configfile.read(path, Settings)` reads it."""
 
@@ -272,6 +281,7 @@ class Settings(BaseModel):
     radius: RadiusSettings = RadiusSettings()
     radsec: RadsecSettings | None = None
     """Without it, there is UDP only."""
+    datacenters: DatacentersSettings = DatacentersSettings()
     metrics: MetricsSettings | None = None
     """Without it, nothing is served."""
     client: Annotated[tuple[ClientSettings, ...], AfterValidator(_not_empty)]

@@ -7,7 +7,7 @@ Each service and each override has four sets, one per kind: IPv4 and IPv6, hosts
 import hashlib
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -28,6 +28,11 @@ _OURS = re.compile(rf"{PREFIX}[46][hn]\..+")
 _NAME_ROOM = 25  # IPSET_MAXNAMELEN 32, less NUL, "rb4h." and the temporary's suffix
 _PLAIN_NAME = re.compile(rf"[a-z0-9._-]{{1,{_NAME_ROOM}}}")
 _SAME_SECOND = 1.0
+_EVERYTHING = (Prefix(4, 0, 0), Prefix(6, 0, 0))
+_HALVES = {
+    whole: (Prefix(whole.version, 0, 1), Prefix(whole.version, 1 << (31 if whole.version == 4 else 127), 1))
+    for whole in _EVERYTHING
+}
 _LEAST_ROOM = 65_536
 
 
@@ -72,18 +77,46 @@ def is_ours(kernel_name: str) -> bool:
     return _OURS.fullmatch(kernel_name) is not None
 
 
-def kernel_entries(members: Mapping[Prefix, float]) -> Mapping[Prefix, float]:
-    """The entries that stand for `members`: hash:net holds no /0, so it becomes its two halves."""
-    everything = [prefix for prefix in (Prefix(4, 0, 0), Prefix(6, 0, 0)) if prefix in members]
-    if not everything:
-        return members
-    entries = dict(members)
-    for whole in everything:
-        end = entries.pop(whole)
-        top = 1 << (31 if whole.version == 4 else 127)
-        for half in (Prefix(whole.version, 0, 1), Prefix(whole.version, top, 1)):
-            entries[half] = latest(entries[half], end) if half in entries else end
-    return entries
+class Wanted:
+    """The entries that stand for a service's members in the sets of this kernel.
+
+    hash:net holds no /0, so it becomes its two halves; what is of an IP version that the kernel lacks is left out.
+    """
+
+    def __init__(self, members: Mapping[Prefix, float], versions: Collection[int] = (4, 6)) -> None:
+        """`members` (with their end, epoch seconds or NEVER) is looked into when it is asked about, and not copied."""
+        self._members = members
+        self._versions = versions
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    def entries(self) -> Mapping[Prefix, float]:
+        """All entries with their end."""
+        everything = [prefix for prefix in _EVERYTHING if prefix in self._members]
+        if not everything and len(self._versions) == 2:
+            return self._members
+        entries = {prefix: end for prefix, end in self._members.items() if prefix.version in self._versions}
+        for whole in everything:
+            entries.pop(whole, None)
+            entries.update({half: end for half in _HALVES[whole] if (end := self.end(half)) is not None})
+        return entries
+
+    def end(self, prefix: Prefix) -> float | None:
+        """The end of one entry; None if it is not wanted."""
+        if prefix.version not in self._versions:
+            return None
+        end = self._members.get(prefix)
+        if prefix.length == 1:
+            whole = self._members.get(Prefix(prefix.version, 0, 0))
+            if whole is not None:
+                return whole if end is None else latest(end, whole)
+        return end
+
+
+def entries_of(member: Prefix) -> tuple[Prefix, ...]:
+    """The entries that a change of `member` can concern."""
+    return _HALVES.get(member, (member,))
 
 
 def timeout(name: str, end: float, now: float) -> tuple[int, float | None]:
@@ -121,25 +154,35 @@ def delta(held: Mapping[Prefix, float], wanted: Mapping[Prefix, float], now: flo
     What is over at `now` counts as not wanted; ends less than a second apart count as the same, since the
     kernel counts in seconds.
     """
-    # One pass in which nearly every entry is the same: 65,000 take some milliseconds, at every login.
+    # One pass in which nearly every entry is the same: 65,000 take some milliseconds.
     unlike = [
         (prefix, end, old)
         for (prefix, end), old in zip(wanted.items(), map(held.get, wanted), strict=True)
         if end != old or 0 <= end <= now
     ]
+    gone: Iterable[Prefix] = ()
+    if len(held) + sum(old is None for _, _, old in unlike) != len(wanted):
+        gone = held.keys() - wanted.keys()
+    return _delta([*unlike, *((prefix, None, held[prefix]) for prefix in gone)], now)
+
+
+def delta_of(held: Mapping[Prefix, float], wanted: Wanted, changed: Iterable[Prefix], now: float) -> Delta:
+    """The same if nothing but the members `changed` can differ; it costs nothing for the others."""
+    concerned = {prefix for member in changed for prefix in entries_of(member)}
+    return _delta([(prefix, wanted.end(prefix), held.get(prefix)) for prefix in concerned], now)
+
+
+def _delta(concerned: Iterable[tuple[Prefix, float | None, float | None]], now: float) -> Delta:
+    """The difference from entries with their wanted and their held end."""
     add: dict[Prefix, float] = {}
     delete: set[Prefix] = set()
-    unknown = 0
-    for prefix, end, old in unlike:
-        unknown += old is None
-        if not is_over(end, now):
+    for prefix, end, old in concerned:
+        if end is not None and not is_over(end, now):
             if old is None or abs(end - old) >= _SAME_SECOND:
                 add[prefix] = end
         elif old is not None:
             # Not just forgotten: the last second of an entry is rounded up, so the kernel may still have it.
             delete.add(prefix)
-    if len(held) + unknown != len(wanted):
-        delete |= held.keys() - wanted.keys()
     return Delta(add, frozenset(delete))
 
 

@@ -9,6 +9,9 @@ key_prefix "befw/$service$/" {
 key_prefix "befw/$ipset$/" {
   policy = "list"
 }
+key_prefix "befw/$changes$/access/" {
+  policy = "list"
+}
 key "befw/$meta$" {
   policy = "read"
 }

@@ -1,8 +1,17 @@
 # Token of `radius-bridge serve`: who is behind which address. It cannot write a grant or an engineers' group.
 key_prefix "befw/" {
-  policy = "read"
+  policy = "list"
 }
 key_prefix "befw/$alias$/$user." {
+  policy = "write"
+}
+key_prefix "befw/$alias$/$radius." {
+  policy = "write"
+}
+key_prefix "befw/$changes$/access/bridge/" {
+  policy = "write"
+}
+key_prefix "befw/$changes$/identity/" {
   policy = "write"
 }
 key_prefix "befw/$binding$/" {
@@ -15,6 +24,13 @@ key_prefix "befw/$lock$/" {
   policy = "write"
 }
 key "befw/$meta$" {
+  policy = "write"
+}
+# Copies in other datacenters ([datacenters] copies): there this token must be known too, so it cannot be a local one.
+key "befw/$copy$" {
+  policy = "write"
+}
+key "befw/$datacenters$" {
   policy = "write"
 }
 session_prefix "" {

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -16,10 +17,10 @@ from rich.table import Table
 
 from radius_bridge.policy.expiry import NEVER, format_duration, is_over, parse_duration
 from radius_bridge.policy.members import Member, parse_who
+from radius_bridge.registry import datacenters
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.keys import Keys
-from radius_bridge.registry.meta import ensure
 from radius_bridge.registry.settings import ConsulSettings
 
 T = TypeVar("T")
@@ -65,16 +66,40 @@ def consul_settings() -> ConsulSettings:
         fail(f"environment (CONSUL_HTTP_ADDR, RADIUS_BRIDGE_ROOT, …): {problems}", USAGE)
 
 
-def with_consul(work: Callable[[Consul, Keys], Awaitable[T]], *, writes: bool = False) -> T:
-    """Runs one command's work with a connection to Consul; what goes wrong there ends the command."""
+async def find_datacenters(consul: Consul, keys: Keys) -> tuple[str, ...]:
+    """The datacenters that have the registry, home first: RADIUS_BRIDGE_DATACENTERS, or what the bridge recorded.
+
+    Empty if neither says: then the one of the Consul agent is all there is. Raises ValueError, RegistryError.
+    """
+    told = os.environ.get("RADIUS_BRIDGE_DATACENTERS", "")
+    if told:
+        return tuple(dict.fromkeys(name.strip() for name in told.split(",")))
+    found = await datacenters.read(consul, keys)
+    return () if found is None else found.all
+
+
+def in_datacenter(settings: ConsulSettings, name: str) -> ConsulSettings:
+    """The same Consul agent, asked about another datacenter ("": its own). Raises ValueError for a bad name."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]*", name):
+        raise ValueError(f"RADIUS_BRIDGE_DATACENTERS: {name!r} is no datacenter: write dc1,dc2")
+    return settings.model_copy(update={"datacenter": name or None})
+
+
+def with_consul(work: Callable[[Consul, Keys], Awaitable[T]], *, at_home: bool = True) -> T:
+    """Runs one command's work with a connection to Consul; what goes wrong there ends the command.
+
+    With `at_home` it is the home datacenter's, which alone has all there is to read; else the agent's own.
+    """
     settings = consul_settings()
+    keys = Keys(settings.root)
 
     async def connected() -> T:
         async with Consul(settings) as consul:
-            keys = Keys(settings.root)
-            if writes:
-                await ensure(consul, keys)
-            return await work(consul, keys)
+            names = await find_datacenters(consul, keys) if at_home else ()
+            if not names:
+                return await work(consul, keys)
+        async with Consul(in_datacenter(settings, names[0])) as home:
+            return await work(home, keys)
 
     try:
         return asyncio.run(connected())

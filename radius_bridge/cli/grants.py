@@ -18,11 +18,13 @@ from radius_bridge.cli.common import (
     until,
     with_consul,
 )
+from radius_bridge.cli.everywhere import everywhere
 from radius_bridge.policy.expiry import NEVER, format_expiry
 from radius_bridge.policy.members import describe
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.keys import GrantKey, Keys, Scope
 from radius_bridge.registry.kv import Op
+from radius_bridge.registry.notices import announced
 from radius_bridge.registry.reading import read_grants
 
 WhoArgument = Annotated[
@@ -54,11 +56,12 @@ def grant(
 
     async def work(consul: Consul, keys: Keys) -> Scope:
         scope = await _scope(consul, dc, node)
-        await consul.transact([Op.set(keys.grant(scope, name, member), format_expiry(expires))])
+        await consul.transact(announced(keys, [Op.set(keys.grant(scope, name, member), format_expiry(expires))]))
         return scope
 
-    scope = with_consul(work, writes=True)
-    typer.echo(f"{describe(member)} may reach {name} ({scope}), {_end(expires)}")
+    results = everywhere(work)
+    scope = next(iter(results.done.values()), Scope())
+    results.tell(f"{describe(member)} may reach {name} ({scope}), {_end(expires)}")
 
 
 def revoke(who: WhoArgument, service: ServiceArgument, node: NodeOption = "", dc: DcOption = "") -> None:
@@ -69,13 +72,14 @@ def revoke(who: WhoArgument, service: ServiceArgument, node: NodeOption = "", dc
         scope = await _scope(consul, dc, node)
         key = keys.grant(scope, name, member)
         known = await consul.get(key) is not None
-        await consul.transact([Op.delete(key)])
+        await consul.transact(announced(keys, [Op.delete(key)]))
         return scope, known
 
-    scope, known = with_consul(work, writes=True)
-    if not known:
+    results = everywhere(work)
+    scope = next((scope for scope, _ in results.done.values()), Scope())
+    if not results.failed and not any(known for _, known in results.done.values()):
         fail(f"{describe(member)} has no grant of {name} ({scope}); `radius-bridge grants {name}` lists them")
-    typer.echo(f"{describe(member)} may no longer reach {name} ({scope})")
+    results.tell(f"{describe(member)} may no longer reach {name} ({scope})")
 
 
 def list_grants(

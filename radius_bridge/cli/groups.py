@@ -18,17 +18,17 @@ from radius_bridge.cli.common import (
     until,
     with_consul,
 )
+from radius_bridge.cli.everywhere import everywhere
 from radius_bridge.policy.expiry import NEVER, format_expiry
-from radius_bridge.policy.members import USER_PREFIX, GroupRef, describe
+from radius_bridge.policy.members import GroupRef, describe
 from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.feed import BRIDGE_GROUPS
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Op
+from radius_bridge.registry.notices import announced
 from radius_bridge.registry.reading import Groups, read_groups
 
 app = typer.Typer(help="Groups of users, addresses and other groups.", no_args_is_help=True)
-
-BRIDGES_OWN = (USER_PREFIX, "radius.")
-"""Groups that the bridge writes; engineers' groups must not look like them."""
 
 GroupArgument = Annotated[str, typer.Argument(metavar="GROUP", help="The group's name, for example `staff`.")]
 MemberArgument = Annotated[
@@ -43,10 +43,9 @@ def add(group: GroupArgument, member: MemberArgument, duration: ForOption = "") 
     into, who, expires = _own_group(group), parse_who_argument(member), expiry_after(duration)
 
     async def work(consul: Consul, keys: Keys) -> None:
-        await consul.transact([Op.set(keys.group_member(into, who), format_expiry(expires))])
+        await consul.transact(announced(keys, [Op.set(keys.group_member(into, who), format_expiry(expires))]))
 
-    with_consul(work, writes=True)
-    typer.echo(f"{describe(who)} is in group:{into.name}, {until(expires, time.time())}")
+    everywhere(work).tell(f"{describe(who)} is in group:{into.name}, {until(expires, time.time())}")
 
 
 @app.command()
@@ -57,12 +56,13 @@ def remove(group: GroupArgument, member: MemberArgument) -> None:
     async def work(consul: Consul, keys: Keys) -> bool:
         key = keys.group_member(out_of, who)
         known = await consul.get(key) is not None
-        await consul.transact([Op.delete(key)])
+        await consul.transact(announced(keys, [Op.delete(key)]))
         return known
 
-    if not with_consul(work, writes=True):
+    results = everywhere(work)
+    if not results.failed and not any(results.done.values()):
         fail(f"{describe(who)} is not in group:{out_of.name}; `radius-bridge group show {out_of.name}` lists who is")
-    typer.echo(f"{describe(who)} is no longer in group:{out_of.name}")
+    results.tell(f"{describe(who)} is no longer in group:{out_of.name}")
 
 
 @app.command()
@@ -86,7 +86,7 @@ def show(
     members = [
         (ref, member, expires)
         for ref in sorted(groups, key=lambda ref: ref.name)
-        if name or not ref.name.startswith(BRIDGES_OWN)
+        if name or not ref.name.startswith(BRIDGE_GROUPS)
         for member, expires in sorted(groups[ref].items(), key=lambda item: describe(item[0]))
     ]
     if as_json:
@@ -110,7 +110,7 @@ def _own_group(text: str) -> GroupRef:
     name = text.removeprefix("group:")
     if not re.fullmatch(r"[A-Za-z0-9._@+-]{1,100}", name):
         fail(f"{text!r} is no group name: letters, digits and . _ @ + - only, at most 100", USAGE)
-    if name.startswith(BRIDGES_OWN):
+    if name.startswith(BRIDGE_GROUPS):
         fail(
             f"group:{name} is written by the bridge; grant the address itself, or use a group of your own",
             USAGE,

@@ -2,7 +2,7 @@
 
 import typer
 
-from radius_bridge.cli import decode, grants, groups, send, serve, who
+from radius_bridge.cli import blocks, changes, decode, grants, groups, send, serve, who
 
 app = typer.Typer(
     help="Open a port for a person instead of an address.\n\n"
@@ -17,7 +17,11 @@ app.command("check-config")(serve.check_config)
 app.command()(grants.grant)
 app.command()(grants.revoke)
 app.command("grants")(grants.list_grants)
+app.command()(blocks.block)
+app.command()(blocks.unblock)
 app.command()(who.who)
+app.command()(changes.notify)
+app.command()(changes.publish)
 app.add_typer(groups.app, name="group")
 app.command()(send.send)
 app.command()(decode.decode)

@@ -1,8 +1,10 @@
 """`radius-bridge serve`: the bridge's process, and `check-config`."""
 
 import asyncio
+import gc
 import random
 import socket
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -16,13 +18,17 @@ from radius_bridge.cli.common import FAILED, USAGE, fail
 from radius_bridge.process import configure_logging, notify_systemd, run_until, signals
 from radius_bridge.radius.server import Listener
 from radius_bridge.radius.sockets import endpoint
-from radius_bridge.registry import meta
+from radius_bridge.registry import datacenters, meta
 from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.copies import Copies
+from radius_bridge.registry.datacenters import Datacenters
 from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.health import Health
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.lanes import Lanes
 from radius_bridge.registry.leader import Leader
+from radius_bridge.registry.neighbours import Neighbours
+from radius_bridge.registry.publisher import Publisher
 from radius_bridge.registry.sweeper import Sweeper
 from radius_bridge.settings import Settings
 
@@ -109,14 +115,37 @@ async def _listen(path: Path, settings: Settings, consul: Consul, keys: Keys, la
             log.warning("the transports' addresses, Consul and metrics stay as they are until a restart")
         log.info("configuration taken", clients=len(fresh.client))
 
-    async with signals(reload) as stop:
-        if not await _load(consul, keys, lanes, stop):
+    async with signals(reload) as stop, AsyncExitStack() as stack:
+        where = await _load(consul, keys, lanes, settings, stop)
+        if where is None:
             return
+        others = {
+            name: await stack.enter_async_context(Consul(settings.consul.model_copy(update={"datacenter": name})))
+            for name in where.copies
+        }
+        copies = Copies(consul, keys, where, others)
+        # A hundred thousand bindings stay; looking through them for garbage would stop everything for a second.
+        gc.collect()
+        gc.freeze()
         sweeper = Sweeper(consul, keys)
+        publisher = Publisher(consul, keys)
+        neighbours = Neighbours(consul, keys, lanes)
         if settings.metrics is not None:
             metrics.RECORDING.set_function(health.is_recording)
-            metrics.export("lanes", lanes.counters)
-            metrics.export("sweeper", sweeper.counters)
+            counted = {
+                "lanes": lanes.counters,
+                "announcer": lanes.access.counters,
+                "identity_announcer": lanes.identity.counters,
+                "neighbours": neighbours.counters,
+                "publisher": publisher.counters,
+                "follower": publisher.follower.counters,
+                "sweeper": sweeper.counters,
+            }
+            for name, each in copies.copies.items():
+                counted[f"copy_{name}"] = each.counters
+                metrics.COPY_BEHIND.labels(name).set_function(lambda each=each: each.behind)  # type: ignore[misc]
+            for name, counters in counted.items():
+                metrics.export(name, counters)
             host, port = settings.metrics.listen
             start_http_server(port, host)
         listener.start()
@@ -127,7 +156,14 @@ async def _listen(path: Path, settings: Settings, consul: Consul, keys: Keys, la
             dtls=[endpoint(*each) for each in listener.dtls_addresses],
         )
         notify_systemd("READY=1")
-        await run_until(stop, health.run(), Leader(consul, keys.lock("sweeper")).run(sweeper.work))
+        await run_until(
+            stop,
+            health.run(),
+            Leader(consul, keys.lock("sweeper")).run(sweeper.work),
+            publisher.run(),
+            neighbours.run(),
+            *([Leader(consul, keys.lock("copies")).run(copies.work)] if others else ()),
+        )
         notify_systemd("STOPPING=1")
         listener.close()
         left = await listener.drain(DRAIN)
@@ -137,11 +173,13 @@ async def _listen(path: Path, settings: Settings, consul: Consul, keys: Keys, la
 def _fixed(settings: Settings) -> tuple[object, ...]:
     """What holds until the end of the process."""
     radsec = None if settings.radsec is None else (settings.radsec.listen, settings.radsec.dtls_listen)
-    return settings.consul, settings.radius.listen, radsec, settings.metrics
+    return settings.consul, settings.radius.listen, radsec, settings.metrics, settings.datacenters
 
 
-async def _load(consul: Consul, keys: Keys, lanes: Lanes, stop: asyncio.Event) -> bool:
-    """Waits until Consul can be read and written; False if stopped meanwhile.
+async def _load(
+    consul: Consul, keys: Keys, lanes: Lanes, settings: Settings, stop: asyncio.Event
+) -> Datacenters | None:
+    """Waits until Consul can be read and written; gives where the registry is, None if stopped meanwhile.
 
     Until then the port is not open: a NAS with a second server turns to that one at once.
     """
@@ -149,6 +187,7 @@ async def _load(consul: Consul, keys: Keys, lanes: Lanes, stop: asyncio.Event) -
     while not stop.is_set():
         try:
             await meta.ensure(consul, keys)
+            where = await _datacenters(consul, keys, settings)
             await lanes.load()
         except RegistryError as error:
             wait = min(10.0, 0.25 * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311 — only a jitter
@@ -160,5 +199,15 @@ async def _load(consul: Consul, keys: Keys, lanes: Lanes, stop: asyncio.Event) -
             except TimeoutError:
                 continue
         else:
-            return True
-    return False
+            return where
+    return None
+
+
+async def _datacenters(consul: Consul, keys: Keys, settings: Settings) -> Datacenters:
+    """Where the registry is, recorded for engineers' commands once there is more than the home."""
+    home = settings.consul.datacenter or (await consul.agent_self())[1]
+    where = Datacenters(home, tuple(name for name in settings.datacenters.copies if name != home))
+    found = await datacenters.read(consul, keys)
+    if found != where and (found or where.copies):
+        await consul.transact([where.op(keys)])
+    return where

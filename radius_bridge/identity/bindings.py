@@ -15,7 +15,7 @@ MAX_CLAIMS = 64
 """Claims remembered per address; the oldest ended ones go first."""
 
 
-class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
+class Claim(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """What one session says about an address. Times are epoch seconds."""
 
     user: str
@@ -36,7 +36,7 @@ class Claim(msgspec.Struct, frozen=True, omit_defaults=True):
         return not self.ended and self.expires > now
 
 
-class Binding(msgspec.Struct, frozen=True):
+class Binding(msgspec.Struct, frozen=True, gc=False):
     """The record of one address, kept in Consul."""
 
     claims: dict[str, Claim]

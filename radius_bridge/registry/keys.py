@@ -4,9 +4,13 @@
 <root>/$service$/[<dc>/[<node>/]]<service>/<member> = expiry
 <root>/$ipset$/[<dc>/[<node>/]]<set>/<member>       = expiry
 <root>/$binding$/<address>                          = registry.records.Binding
+<root>/$changes$/access/<class>/<writer>            = registry.feed.Record, followed by hosts
+<root>/$changes$/identity/<writer>                  = registry.feed.Record, followed by bridges
 <root>/$meta$                                       = registry.records.Meta, the sentinel
 <root>/$health$/<bridge>                            = when it last wrote, for the sake of writing (registry.health)
 <root>/$lock$/<what>                                = the leader's Consul session
+<root>/$datacenters$                                = registry.datacenters.Datacenters, in each of them
+<root>/$copy$                                       = registry.copies.Fence, where a copy is kept
 """
 
 from dataclasses import dataclass
@@ -18,9 +22,15 @@ ALIAS = "$alias$"
 SERVICE = "$service$"
 IPSET = "$ipset$"
 BINDING = "$binding$"
+CHANGES = "$changes$"
 META = "$meta$"
 LOCK = "$lock$"
 HEALTH = "$health$"
+DATACENTERS = "$datacenters$"
+COPY = "$copy$"
+
+DENY = "rules_deny"
+"""The static set whose members may reach nothing on a host."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +68,15 @@ class Keys:
     def __init__(self, root: str = "befw") -> None:
         self.root = root
         self.meta = f"{root}/{META}"
+        self.datacenters = f"{root}/{DATACENTERS}"
+        self.copy = f"{root}/{COPY}"
         self.groups = f"{root}/{ALIAS}/"
         self.services = f"{root}/{SERVICE}/"
         self.sets = f"{root}/{IPSET}/"
         self.bindings = f"{root}/{BINDING}/"
+        self.changes = f"{root}/{CHANGES}/"
+        self.access_changes = f"{self.changes}access/"
+        self.identity_changes = f"{self.changes}identity/"
 
     def group(self, group: GroupRef) -> str:
         """The folder of a group's members."""

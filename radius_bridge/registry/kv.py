@@ -14,7 +14,7 @@ MAX_BYTES: Final = 512 * 1024
 _encoder = msgspec.json.Encoder()
 
 
-class Entry(msgspec.Struct, frozen=True, rename="pascal"):
+class Entry(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
     """One key in Consul."""
 
     key: str

@@ -2,15 +2,17 @@
 
 An address always goes to the same lane, and a lane has one transaction in flight: that keeps the order per
 address and still fills Consul and its disk. While a transaction is in flight the next one gathers, so nothing
-waits for a timer. Whoever submits an event hears of it when Consul has committed it, and only then.
+waits for a timer. Whoever submits an event hears of it when Consul has committed it and the change feed has announced
+it, and only then.
 """
 
 import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple, Self
 
 import structlog
@@ -18,21 +20,29 @@ import structlog
 from radius_bridge.identity.bindings import EMPTY, Binding, apply
 from radius_bridge.identity.events import Event, Kind
 from radius_bridge.policy.members import Prefix, parse_prefix
+from radius_bridge.registry.announcer import Announcer
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import BadRecord, Conflict, Forbidden, NotRecorded, RegistryError
+from radius_bridge.registry.feed import Change, Class
 from radius_bridge.registry.keys import Keys
-from radius_bridge.registry.known import Known
-from radius_bridge.registry.kv import MAX_BYTES, MAX_OPS, Entry, Op
-from radius_bridge.registry.records import changes, decode_binding
+from radius_bridge.registry.known import LIMIT, Known
+from radius_bridge.registry.kv import MAX_BYTES, MAX_OPS, Committed, Entry, Op
+from radius_bridge.registry.records import changes, decode_binding, members
 
 BACKOFF: Final = (0.05, 1.0)
 """First and longest pause (seconds, before jitter) after Consul failed."""
+
+IDENTITY_INTERVAL: Final = 0.05
+"""Seconds between two announcements of bindings: no answer waits for them."""
+
+SLICE: Final = 500
+"""Bindings that are read between two turns of the event loop."""
 
 _log = structlog.get_logger(__name__)
 
 
 class _Ticket:
-    """One submitted event, until all its addresses are committed."""
+    """One submitted event, until all its addresses are committed and announced."""
 
     __slots__ = ("deadline", "done", "event", "left")
 
@@ -62,6 +72,16 @@ class _Part(NamedTuple):
     """How many of the address's tickets it settles."""
     after: Binding
     ops: list[Op]
+
+
+@dataclass(frozen=True, slots=True)
+class _Settled:
+    """What a transaction did for one address, until it is announced."""
+
+    address: Prefix
+    index: int
+    """Of the commit."""
+    tickets: list[_Ticket]
 
 
 class Lanes:
@@ -96,11 +116,16 @@ class Lanes:
         self._open: set[_Ticket] = set()
         self._closed = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._announced: dict[Prefix, int] = {}
+        """By address, the index of the commit that we announced last."""
         self.known = Known()
+        self.access = Announcer(consul, keys, Class.BRIDGE, clock=clock)
+        self.identity = Announcer(consul, keys, Class.IDENTITY, least_interval=IDENTITY_INTERVAL, clock=clock)
         self.counters: Counter[str] = Counter()
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._run(lane), name="lane") for lane in self._lanes]
+        self._tasks += [asyncio.create_task(each.run(), name="announcer") for each in (self.access, self.identity)]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -109,19 +134,27 @@ class Lanes:
     async def load(self) -> None:
         """Reads all bindings: a Stop without an address finds those of its session. Raises RegistryError."""
         snapshot = await self._consul.read(self._keys.bindings, consistency="consistent")
-        for entry in snapshot.entries:
-            try:
-                address = parse_prefix(entry.key.removeprefix(self._keys.bindings))
-            except ValueError as error:
-                self._bad_record(f"{entry.key}: no address ({error})")
-                continue
-            self.known.put(address, self._binding(entry), entry.modify_index)
+        for place, entry in enumerate(snapshot.entries):
+            self.learn(entry)
+            if place % SLICE == 0:
+                await asyncio.sleep(0)
         self.known.prune(self._clock())
+
+    def learn(self, entry: Entry) -> None:
+        """Takes note of a binding that somebody wrote, unless we know a newer one."""
+        try:
+            address = parse_prefix(entry.key.removeprefix(self._keys.bindings))
+        except ValueError as error:
+            self._bad_record(f"{entry.key}: no address ({error})")
+            return
+        if entry.modify_index > self.known.get(address)[1]:
+            self.known.put(address, self._binding(entry), entry.modify_index)
+            self._claim_pending(self._lane(address), address)
 
     def submit(self, event: Event) -> asyncio.Future[None]:
         """Takes an event to commit; a Stop ends its session on every address the session is known to claim.
 
-        The future is done when everything that the event changes is committed (at once if it concerns no
+        The future is done when everything that the event changes is committed and announced (at once if it concerns no
         address), or fails with NotRecorded when that did not succeed in time.
         """
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -139,7 +172,7 @@ class Lanes:
         ticket = _Ticket(event, len(addresses), asyncio.get_running_loop().time() + self._patience, done)
         self._open.add(ticket)
         for address in addresses:
-            lane = self._lanes[hash(address) % len(self._lanes)]
+            lane = self._lane(address)
             lane.pending.setdefault(address, []).append(ticket)
             lane.wake.set()
             self.known.claim(event.session, address)
@@ -206,11 +239,7 @@ class Lanes:
             lane.failures = 0
             if done.index:
                 self._committed()
-            for part in parts:
-                cas = part.ops[0]
-                if cas.writes:
-                    self.known.put(part.address, part.after, done.modified[cas.key])
-                self._settle(lane, part.address, part.tickets)
+            self._announce([self._settle(lane, part, done) for part in parts], parts)
             self.known.prune(self._clock())
 
     def _next_parts(self, lane: _Lane) -> list[_Part]:
@@ -241,8 +270,7 @@ class Lanes:
                 self.known.drop(address)
             else:
                 self.known.put(address, self._binding(entry), entry.modify_index)
-            for ticket in lane.pending[address]:
-                self.known.claim(ticket.event.session, address)
+            self._claim_pending(lane, address)
         lane.doubtful.clear()
 
     async def _pause(self, lane: _Lane) -> None:
@@ -253,18 +281,78 @@ class Lanes:
         lane.failures = min(lane.failures + 1, 16)
         await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - spreads retries, protects nothing
 
-    def _settle(self, lane: _Lane, address: Prefix, count: int) -> None:
-        """The first `count` tickets of an address are committed; later ones take their turn at the end."""
-        tickets = lane.pending.pop(address)
-        if len(tickets) > count:
-            lane.pending[address] = tickets[count:]
-        for ticket in tickets[:count]:
-            ticket.left -= 1
-            if ticket.left == 0 and ticket in self._open:
-                self._open.remove(ticket)
-                self.counters["committed"] += 1
-                if not ticket.done.done():  # whoever asked may have gone
-                    ticket.done.set_result(None)
+    def _settle(self, lane: _Lane, part: _Part, done: Committed) -> _Settled:
+        """The first tickets of an address are committed; later ones take their turn at the end."""
+        cas = part.ops[0]
+        if cas.writes:
+            index = done.modified[cas.key]
+            self.known.put(part.address, part.after, index)
+        else:
+            index = cas.index
+        tickets = lane.pending.pop(part.address)
+        if len(tickets) > part.tickets:
+            lane.pending[part.address] = tickets[part.tickets :]
+            self._claim_pending(lane, part.address)
+        return _Settled(part.address, index, tickets[: part.tickets])
+
+    def _announce(self, settled: Sequence[_Settled], parts: Sequence[_Part]) -> None:
+        """Has announced what was committed; whoever submitted it hears of it then.
+
+        Where nothing was left to commit, its writer may have died before announcing it: that is made up for.
+        """
+        access: list[Change] = []
+        identity: list[Change] = []
+        for each, part in zip(settled, parts, strict=True):
+            if each.index == self._announced.get(each.address, 0):
+                continue
+            access += [
+                Change(key, value, each.index)
+                for key, value in members(self._keys, each.address, part.after, part.ops).items()
+            ]
+            if part.ops[0].writes:
+                identity.append(Change(part.ops[0].key, part.ops[0].value, each.index))
+        self.identity.announce(identity)
+        announced = self.access.announce(access)
+        if announced.done():
+            self._acknowledge(settled, None, announced)
+            return
+        deadline = max(ticket.deadline for each in settled for ticket in each.tickets)
+        timer = asyncio.get_running_loop().call_at(deadline, self._not_announced, settled)
+        announced.add_done_callback(partial(self._acknowledge, settled, timer))
+
+    def _acknowledge(
+        self, settled: Sequence[_Settled], timer: asyncio.TimerHandle | None, announced: asyncio.Future[None]
+    ) -> None:
+        if timer is not None:
+            timer.cancel()
+        if announced.exception() is not None:
+            self._not_announced(settled)
+            return
+        for each in settled:
+            self._announced.pop(each.address, None)
+            self._announced[each.address] = each.index
+            for ticket in each.tickets:
+                ticket.left -= 1
+                if ticket.left == 0 and ticket in self._open:
+                    self._open.remove(ticket)
+                    self.counters["committed"] += 1
+                    if not ticket.done.done():  # whoever asked may have gone
+                        ticket.done.set_result(None)
+        while len(self._announced) > LIMIT:
+            del self._announced[next(iter(self._announced))]
+
+    def _not_announced(self, settled: Sequence[_Settled]) -> None:
+        for each in settled:
+            for ticket in each.tickets:
+                self._give_up(ticket, f"committed, but not announced within {self._patience:g} s")
+
+    def _lane(self, address: Prefix) -> _Lane:
+        return self._lanes[hash(address) % len(self._lanes)]
+
+    def _claim_pending(self, lane: _Lane, address: Prefix) -> None:
+        """What is pending claims its address, whatever was learnt of it meanwhile."""
+        for ticket in lane.pending.get(address, ()):
+            self.known.claim(ticket.event.session, address)
 
     def _give_up_overdue(self, lane: _Lane) -> None:
         now = asyncio.get_running_loop().time()

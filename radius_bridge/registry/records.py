@@ -1,5 +1,7 @@
 """The records kept in Consul, and the operations that an event makes of them. Pure."""
 
+from collections.abc import Sequence
+
 import msgspec
 
 from radius_bridge.identity.bindings import Binding
@@ -65,3 +67,18 @@ def changes(keys: Keys, address: Prefix, before: Binding, after: Binding, index:
     if after.owner:
         ops.append(Op.set(keys.group_member(user_group(after.owner), address), format_expiry(after.expires)))
     return ops
+
+
+def members(keys: Keys, address: Prefix, after: Binding, ops: Sequence[Op]) -> dict[str, bytes | None]:
+    """The group members that `ops` (made by `changes`) left, by key; None: gone.
+
+    If `ops` changed nothing: what stands there, and what is no longer there of those who once claimed the address.
+    """
+    if ops[0].writes:
+        return {op.key: op.value if op.verb == "set" else None for op in ops[1:]}
+    left: dict[str, bytes | None] = {
+        keys.group_member(user_group(claim.user), address): None for claim in after.claims.values()
+    }
+    if after.owner:
+        left[keys.group_member(user_group(after.owner), address)] = format_expiry(after.expires)
+    return left

@@ -7,10 +7,11 @@ import signal
 import socket
 import tempfile
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from tests.lab.processes import LabError, Process, run
+from tests.lab.processes import LabError, Process, run, wait_until
 
 
 class ConsulServer:
@@ -27,6 +28,7 @@ class ConsulServer:
         namespace: str = "",
         address: str = "127.0.0.1",
         node: str = "lab",
+        datacenter: str = "dc1",
         config: Mapping[str, Any] | None = None,
         token: str = "",
         on_disk: bool = False,
@@ -37,15 +39,17 @@ class ConsulServer:
         self._node = node
         self.folder = Path(tempfile.mkdtemp(prefix="consul-lab-"))
         """Its data and its log."""
-        http, server, serf = _free_ports(3)
+        http, server, serf, wan = _free_ports(4)
         self.url = f"http://{address}:{http}"
         """Its HTTP API."""
+        self._wan = f"{address}:{wan}"
         self._env = {"CONSUL_HTTP_ADDR": self.url, "CONSUL_HTTP_TOKEN": token}
         more = self.folder / "more.json"
         more.write_text(json.dumps(config or {}), encoding="utf-8")
         argv = ["consul", "agent", f"-node={node}", "-log-level=warn", f"-config-file={more}"]
         argv += [f"-bind={address}", f"-client={address}", f"-http-port={http}", f"-server-port={server}"]
-        argv += [f"-serf-lan-port={serf}", "-serf-wan-port=-1", "-dns-port=-1", "-grpc-port=-1"]
+        argv += [f"-serf-lan-port={serf}", f"-serf-wan-port={wan}", "-dns-port=-1", "-grpc-port=-1"]
+        argv += [f"-datacenter={datacenter}"]
         if on_disk:
             argv += ["-server", "-bootstrap-expect=1", f"-data-dir={self.folder / 'data'}"]
             argv += ["-hcl=performance { raft_multiplier = 1 }"]
@@ -72,6 +76,13 @@ class ConsulServer:
         """Starts it, on the same ports as before, and waits until it has a leader and knows its node."""
         self._process.start().wait_ready(self._is_ready, timeout=30)
         return self
+
+    def federate(self, other: "ConsulServer") -> None:
+        """Joins it with a server of another datacenter; returns when each can ask the other."""
+        self.command("join", "-wan", other._wan)
+        for one in (self, other):
+            ask = partial(run, ["consul", "catalog", "datacenters"], namespace=one._namespace, env=one._env)
+            wait_until(lambda ask=ask: len(ask().stdout.split()) > 1, "the federation", timeout=30)  # type: ignore[misc]
 
     def stop(self) -> None:
         """Ends it as an administrator would (SIGTERM)."""

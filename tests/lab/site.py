@@ -78,11 +78,13 @@ def _is_empty(namespace: Namespace) -> bool:
 class Site:
     """The parts, by name. As a context it starts everything and leaves nothing behind."""
 
-    def __init__(self, name: str, directory: Path, *, forwarder: bool = True, ports: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, name: str, directory: Path, *, forwarder: bool = True, ports: tuple[int, ...] = (), bridges: int = 1
+    ) -> None:
         """`name` begins the namespaces' names; logs, configuration and state go to `directory`.
 
         Without `forwarder` there is no FreeRADIUS, and a NAS talks to the bridge itself. `ports` of the
-        server are protected besides SERVICE_PORT.
+        server are protected besides SERVICE_PORT. Of several `bridges` all but the first are for NASes only.
         """
         self.directory = directory
         self.radius = Namespace(f"{name}-radius")
@@ -113,6 +115,15 @@ class Site:
             log=directory / "bridge.log",
             namespace=self.radius.name,
         )
+        self.other_bridges = [
+            Process(
+                f"bridge{number}",
+                [BIN / "radius-bridge", "serve", "-c", directory / f"bridge{number}.toml"],
+                log=directory / f"bridge{number}.log",
+                namespace=self.radius.name,
+            )
+            for number in range(1, bridges)
+        ]
         self.agent = Process(
             "agent",
             [BIN / "radius-bridge-agent", "run", "-c", directory / "agent.toml"],
@@ -139,24 +150,32 @@ class Site:
         )
 
         self._ready = {self.bridge: "listening", self.agent: '"enforcing"', self.service: "listening"}
+        self._ready |= dict.fromkeys(self.other_bridges, "listening")
         if self.freeradius is not None:
             self._ready[self.freeradius] = freeradius.READY
 
     @classmethod
     def of_this_process(
-        cls, prefix: str, directory: Path, *, forwarder: bool = True, ports: tuple[int, ...] = ()
+        cls,
+        prefix: str,
+        directory: Path,
+        *,
+        forwarder: bool = True,
+        ports: tuple[int, ...] = (),
+        bridges: int = 1,
     ) -> Self:
         """A site that no other process has. Ends what processes that are dead left of theirs."""
         left = run(["ip", "-brief", "netns", "list"]).stdout.split()
         for name, pid in {(m[0], m[1]) for m in map(re.compile(rf"{prefix}-(\d+)(?=-)").match, left) if m}:
             if not Path("/proc", pid).exists():
                 cls(name, directory).sweep()
-        return cls(f"{prefix}-{os.getpid()}", directory, forwarder=forwarder, ports=ports)
+        return cls(f"{prefix}-{os.getpid()}", directory, forwarder=forwarder, ports=ports, bridges=bridges)
 
     @property
     def parts(self) -> list[Process]:
         """All processes, in the order they are started."""
-        return [p for p in (self.consul, self.bridge, self.freeradius, self.agent, self.service) if p is not None]
+        parts = (self.consul, self.bridge, *self.other_bridges, self.freeradius, self.agent, self.service)
+        return [part for part in parts if part is not None]
 
     @property
     def namespaces(self) -> tuple[Namespace, ...]:
@@ -217,6 +236,10 @@ listen = ["127.0.0.1:{BRIDGE_PORT}", "{RADIUS}:{BRIDGE_PORT}"]
 default_lease = "8h"
 {clients}"""
         )
+        for number in range(1, len(self.other_bridges) + 1):
+            (self.directory / f"bridge{number}.toml").write_text(
+                f'{consul}\n[radius]\nlisten = ["{RADIUS}:{BRIDGE_PORT + number}"]\n{clients}'
+            )
         services = self.directory / "services.d"
         services.mkdir()
         ports = [f"{port}/tcp" for port in (SERVICE_PORT, *self._extra_ports)]
@@ -303,10 +326,10 @@ node = "server"
             timeout=timeout,
         )
 
-    def accounting_client(self, secret: bytes = BRIDGE_SECRET) -> AccountingClient:
-        """A NAS that talks to the bridge directly; close it after use."""
+    def accounting_client(self, secret: bytes = BRIDGE_SECRET, *, bridge: int = 0) -> AccountingClient:
+        """A NAS that talks to a bridge (by its number) directly; close it after use."""
         sock = self.client.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        sock.connect((RADIUS, BRIDGE_PORT))
+        sock.connect((RADIUS, BRIDGE_PORT + bridge))
         return AccountingClient(sock, secret)
 
     @property

@@ -32,10 +32,13 @@ class FakeConsul(Consul):
         self.next_fault = next_fault
         self.in_flight = 0
         self.sizes: list[int] = []
-        """Operations of each transaction."""
+        """Operations of each transaction, but for those of the change feed."""
 
     async def close(self) -> None:
         """Nothing is open."""
+
+    async def get(self, key: str, *, consistent: bool = False) -> Entry | None:
+        return (await self.get_many([key])).get(key)
 
     async def get_many(self, keys: Iterable[str], *, consistent: bool = False) -> dict[str, Entry]:
         await asyncio.sleep(0)
@@ -45,7 +48,8 @@ class FakeConsul(Consul):
 
     async def transact(self, ops: Sequence[Op], *, timeout: float = 5.0) -> Committed:
         assert 0 < len(ops) <= MAX_OPS
-        self.sizes.append(len(ops))
+        if "/$changes$/" not in ops[0].key:
+            self.sizes.append(len(ops))
         await asyncio.sleep(0)
         match self.next_fault():
             case Fault.NONE:

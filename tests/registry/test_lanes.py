@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from radius_bridge.identity.events import Event, Kind
 from radius_bridge.policy.expiry import format_expiry
 from radius_bridge.policy.members import Prefix, user_group
+from radius_bridge.registry import announcer as announcer_module
 from radius_bridge.registry import lanes as lanes_module
 from radius_bridge.registry.errors import NotRecorded
 from radius_bridge.registry.keys import Keys
@@ -27,6 +28,8 @@ ALICE = "befw/$alias$/$user.alice$/192.0.2.1"
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes_module, "BACKOFF", (0.001, 0.01))
+    monkeypatch.setattr(announcer_module, "BACKOFF", (0.001, 0.01))
+    monkeypatch.setattr(announcer_module, "FIRST_INTERVAL", 0.001)
 
 
 def make_lanes(consul: FakeConsul, **options: float) -> Lanes:

@@ -10,9 +10,10 @@ from agent.dataplane.plan import (
     LONGEST_TIMEOUT,
     TEMPORARY,
     Kind,
+    Wanted,
     delta,
+    delta_of,
     is_ours,
-    kernel_entries,
     live,
     set_name,
     size,
@@ -59,12 +60,15 @@ def test_foreign_names_are_not_ours() -> None:
 
 
 def test_everything_is_stored_as_two_halves_which_keep_the_later_end() -> None:
-    assert kernel_entries({parse_prefix("0.0.0.0/0"): 5.0, parse_prefix("0.0.0.0/1"): 9.0, ALICE: 1.0}) == {
-        parse_prefix("0.0.0.0/1"): 9.0,
-        parse_prefix("128.0.0.0/1"): 5.0,
-        ALICE: 1.0,
-    }
-    assert set(kernel_entries({parse_prefix("::/0"): NEVER})) == {parse_prefix("::/1"), parse_prefix("8000::/1")}
+    wanted = Wanted({parse_prefix("0.0.0.0/0"): 5.0, parse_prefix("0.0.0.0/1"): 9.0, ALICE: 1.0})
+    assert wanted.entries() == {parse_prefix("0.0.0.0/1"): 9.0, parse_prefix("128.0.0.0/1"): 5.0, ALICE: 1.0}
+    assert set(Wanted({parse_prefix("::/0"): NEVER}).entries()) == {parse_prefix("::/1"), parse_prefix("8000::/1")}
+
+
+def test_a_kernel_without_ipv6_is_asked_for_no_ipv6() -> None:
+    wanted = Wanted({ALICE: NEVER, BOB: NEVER, parse_prefix("::/0"): NEVER}, versions=[4])
+    assert wanted.entries() == {ALICE: NEVER}
+    assert wanted.end(BOB) is None
 
 
 def test_a_timeout_is_what_is_left_in_whole_seconds_and_at_least_one() -> None:
@@ -107,6 +111,21 @@ def test_held_and_difference_make_what_is_wanted(held: dict[Prefix, float], want
     assert all(abs(after[prefix] - expected[prefix]) < 1 for prefix in after)
     assert not change.add.keys() & change.delete
     assert not delta(after, wanted, NOW)
+
+
+networks = st.sampled_from([parse_prefix(text) for text in ("0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "::/0", "::/1")])
+members = st.dictionaries(st.one_of(networks, prefixes), ends)
+
+
+@given(members, members, st.sampled_from([(4,), (4, 6)]))
+def test_comparing_only_what_changed_is_as_good_as_comparing_everything(
+    before: dict[Prefix, float], after: dict[Prefix, float], versions: tuple[int, ...]
+) -> None:
+    held = live(Wanted(before, versions).entries(), NOW)
+    wanted = Wanted(after, versions)
+    changed = {prefix for prefix in before.keys() | after.keys() if before.get(prefix) != after.get(prefix)}
+    assert delta_of(held, wanted, changed, NOW) == delta(held, wanted.entries(), NOW)
+    assert all(wanted.end(prefix) == end for prefix, end in wanted.entries().items())
 
 
 @given(st.integers(0, 3_000_000))

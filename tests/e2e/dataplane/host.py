@@ -12,7 +12,7 @@ from typing import Self
 from agent.dataplane.ipset import Change, IpsetDataplane
 from agent.desired import ALLOW, DENY, Desired, Failsafe
 from radius_bridge.policy.expiry import NEVER
-from radius_bridge.policy.members import parse_prefix
+from radius_bridge.policy.members import Prefix, parse_prefix
 from radius_bridge.policy.services import Service, parse_ports
 from tests.lab.netns import Namespace, link, unique
 from tests.lab.tcp import End, Listener, MakeSocket, connect
@@ -79,10 +79,12 @@ class Host:
         )
         return self.apply(desired, now)
 
-    def apply(self, desired: Desired, now: float | None = None) -> Change:
+    def apply(
+        self, desired: Desired, now: float | None = None, changed: Mapping[str, set[Prefix]] | None = None
+    ) -> Change:
         """Applies `desired` in the server's namespace."""
         at = time.time() if now is None else now
-        return self.server.call(lambda: asyncio.run(self.dataplane.apply(desired, at)))
+        return self.server.call(lambda: asyncio.run(self.dataplane.apply(desired, at, changed)))
 
     def uninstall(self) -> None:
         """Removes what is ours from the server."""

@@ -17,12 +17,13 @@ pytestmark = pytest.mark.e2e
 
 HOSTS4 = f"rb4h.{SERVICE.name}"
 _FIRST = 0x0A000000  # 10.0.0.0
+_END = time.time() + 86_400
+"""The same at each call, however long the one before took: another end would be a change."""
 
 
 def _many(count: int, first: int = _FIRST) -> Desired:
-    end = time.time() + 600
-    members = {Prefix(4, first + number, 32): end for number in range(count)}
-    members[parse_prefix(ALICE)] = end
+    members = {Prefix(4, first + number, 32): _END for number in range(count)}
+    members[parse_prefix(ALICE)] = _END
     return Desired((SERVICE,), {SERVICE.name: members, ALLOW: {}, DENY: {}})
 
 
@@ -90,6 +91,27 @@ def test_a_set_grows_beyond_what_it_was_made_for(host: Host) -> None:
     assert host.apply(_many(132_000)).rebuilt == [SERVICE.name]  # few, but more than there is room for
     assert host.sets()[HOSTS4] == 132_001
     assert reach(host.client, ALICE, SERVER) == "open"
+
+
+def test_only_what_changed_is_looked_at_if_that_is_known(host: Host) -> None:
+    host.listen()
+    now = time.time()
+    members = dict(_many(1_000).members[SERVICE.name])
+    desired = Desired((SERVICE,), {SERVICE.name: members, ALLOW: {}, DENY: {}})
+    host.apply(desired, now)
+    new, gone = parse_prefix(BOB), parse_prefix(ALICE)
+    del members[gone]
+    members[new] = now + 600
+    change = host.apply(desired, now, {SERVICE.name: {new, gone}, DENY: set()})
+    assert (change.added, change.deleted, change.rebuilt) == (1, 1, [])
+    assert reach(host.client, BOB, SERVER) == "open"
+    assert reach(host.client, ALICE, SERVER) == "refused"
+    # What the kernel cannot hold to its end is renewed, and the rules are looked at, though nothing changed.
+    members[new] = now + 3 * LONGEST_TIMEOUT
+    assert host.apply(desired, now, {SERVICE.name: {new}}).added == 1
+    host.iptables("-F", "RB-INPUT")
+    later = host.apply(desired, now + LONGEST_TIMEOUT, {})
+    assert (later.added, later.rules) == (1, [4])
 
 
 def test_members_stay_connected_while_sets_are_swapped(host: Host) -> None:

@@ -37,10 +37,10 @@ class Engineer:
         return run([BIN / "radius-bridge", *arguments], env=self.env)
 
     def stored(self) -> dict[str, str]:
-        """What stands below the root, without the sentinel."""
+        """What stands below the root, without the sentinel and the announcements."""
         shown = run(["consul", "kv", "get", "-recurse", self.root], env=self.env).stdout
         pairs = (line.removeprefix(f"{self.root}/").rsplit(":", 1) for line in shown.splitlines())
-        return {key: value for key, value in pairs if not key.startswith("$meta$")}
+        return {key: value for key, value in pairs if not key.startswith(("$meta$", "$changes$"))}
 
 
 @pytest.fixture

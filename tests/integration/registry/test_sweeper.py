@@ -25,9 +25,9 @@ Eventually = Callable[..., Awaitable[float]]
 
 
 async def present(consul: Consul, keys: Keys) -> set[str]:
-    """All keys of the registry but the lock, below its root."""
+    """All keys of the registry but the lock and the change feed, below its root."""
     entries = (await consul.read(keys.root + "/")).entries
-    return {e.key.removeprefix(keys.root + "/") for e in entries if "$lock$" not in e.key}
+    return {e.key.removeprefix(keys.root + "/") for e in entries if "$lock$" not in e.key and "$changes$" not in e.key}
 
 
 async def test_what_expires_is_gone_within_seconds_and_what_does_not_stays(

@@ -1,0 +1,93 @@
+"""A registry with many bindings in it, and many logins a second: what a busy site looks like."""
+
+import base64
+import http.client
+import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import IPv4Address
+
+from radius_bridge.identity.bindings import Binding, Claim
+from radius_bridge.policy.members import parse_prefix, user_group
+from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.records import encode
+from tests.lab.netns import Namespace
+from tests.lab.processes import BIN, LabError, Process
+from tests.lab.site import BRIDGE_PORT, CONSUL, CONSUL_PORT, RADIUS, Site
+
+FIRST = int(IPv4Address("10.100.0.0"))
+"""Stored bindings count up from here; no login of a benchmark does."""
+
+_OPS = 64
+_WRITERS = 8
+_EXPIRES = 4_000_000_000
+
+
+def connection(namespace: Namespace, address: str = CONSUL, port: int = CONSUL_PORT) -> http.client.HTTPConnection:
+    """A connection to Consul out of a namespace; close it after use."""
+    made = http.client.HTTPConnection(address, port, timeout=30)
+    made.sock = namespace.socket()
+    made.sock.settimeout(30)
+    # As http.client does when it connects itself: without it, a put's body waits 40 ms for an acknowledgement.
+    made.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    made.sock.connect((address, port))
+    return made
+
+
+def fill(namespace: Namespace, first: int, last: int, address: str = CONSUL, port: int = CONSUL_PORT) -> None:
+    """Stores the bindings number `first` … `last` - 1, each of a user of its own, as a bridge would."""
+    keys = Keys()
+
+    def ops(number: int) -> list[dict[str, object]]:
+        host = parse_prefix(str(IPv4Address(FIRST + number)))
+        user = f"stored{number}"
+        claim = Claim(user, 1e9, 1e9, _EXPIRES, nas="203.0.113.2", source="nas")
+        record = encode(Binding({f"203.0.113.2/stored-{number}": claim}))
+        member = keys.group_member(user_group(user), host)
+        return [_set(keys.binding(host), record), _set(member, str(_EXPIRES).encode())]
+
+    def write(part: int) -> None:
+        consul = connection(namespace, address, port)
+        per_transaction = _OPS // 2
+        for start in range(first + part * per_transaction, last, _WRITERS * per_transaction):
+            numbers = range(start, min(start + per_transaction, last))
+            consul.request("PUT", "/v1/txn", json.dumps([op for number in numbers for op in ops(number)]))
+            answer = consul.getresponse()
+            body = answer.read()
+            if answer.status != 200:
+                raise LabError(f"Consul refused a transaction: {body[:200]!r}")
+        consul.close()
+
+    with ThreadPoolExecutor(_WRITERS) as pool:
+        list(pool.map(write, range(_WRITERS)))
+
+
+def restart_with(site: Site, first: int, last: int) -> None:
+    """Stores bindings while bridges and agent are down: to running ones they would be news, to be announced."""
+    for part in (site.agent, site.bridge, *site.other_bridges):
+        part.terminate()
+    fill(site.server, first, last)
+    site.start()
+
+
+def prefix_bytes(namespace: Namespace) -> int:
+    """Octets of one answer with all groups: what a host reads that reads the prefix again."""
+    consul = connection(namespace)
+    consul.request("GET", f"/v1/kv/{Keys().groups.replace('$', '%24')}?recurse")
+    size = len(consul.getresponse().read())
+    consul.close()
+    return size
+
+
+def background(site: Site, per_s: int) -> Process:
+    """Starts `per_s` logins a second of people whom the protected host knows nothing of."""
+    return Process(
+        "load",
+        [BIN / "python", "-m", "bench.load", RADIUS, str(BRIDGE_PORT), str(per_s)],
+        log=site.directory / "load.log",
+        namespace=site.client.name,
+    ).start()
+
+
+def _set(key: str, value: bytes) -> dict[str, object]:
+    return {"KV": {"Verb": "set", "Key": key, "Value": base64.b64encode(value).decode()}}

@@ -1,0 +1,102 @@
+"""Engineers' writes: to every datacenter that has the registry, each with its own result."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Generic, TypeVar
+
+import typer
+
+from radius_bridge.cli.common import FAILED, USAGE, consul_settings, fail, find_datacenters, in_datacenter
+from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.errors import Forbidden, RegistryError
+from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.meta import ensure
+
+T = TypeVar("T")
+
+AGAIN = 2.0
+"""Seconds before a datacenter that failed is tried again."""
+
+TELL = 15.0
+"""Seconds between two lines about a datacenter that fails."""
+
+
+@dataclass
+class Results(Generic[T]):
+    """What became of one command in each datacenter."""
+
+    done: dict[str, T] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+
+    def tell(self, sentence: str) -> None:
+        """Says what was done and where; ends the command with an error if it failed somewhere."""
+        if self.done:
+            where = f"; in {', '.join(self.done)}" if len(self.done) + len(self.failed) > 1 else ""
+            typer.echo(sentence + where)
+        self.complain()
+
+    def complain(self) -> None:
+        """Ends the command with an error for each datacenter in which it failed."""
+        for name, error in self.failed.items():
+            typer.secho(f"error: not in {name}: {error}" if name else f"error: {error}", err=True)
+        if self.failed and self.done:
+            fail(f"done in {', '.join(self.done)} only: run the same command again")
+        if self.failed:
+            raise typer.Exit(FAILED)
+
+
+def everywhere(work: Callable[[Consul, Keys], Awaitable[T]], *, patience: float = 0.0) -> Results[T]:
+    """Runs one command's writing in all datacenters at once. Nothing that fails in one of them delays another.
+
+    Each is tried for `patience` seconds, and at least once; Ctrl-C ends the trying. `work` may run several times.
+    """
+    settings = consul_settings()
+    keys = Keys(settings.root)
+    results: Results[T] = Results()
+    names: tuple[str, ...] = ("",)
+
+    async def write(name: str, until: float) -> None:
+        told = 0.0
+        while True:
+            try:
+                async with Consul(in_datacenter(settings, name)) as consul:
+                    await ensure(consul, keys)
+                    results.done[name] = await work(consul, keys)
+                results.failed.pop(name, None)
+                if told:
+                    typer.echo(f"{name}: done", err=True)
+                return
+            except RegistryError as error:
+                results.failed[name] = str(error)
+                now = time.monotonic()
+                if isinstance(error, Forbidden) or now >= until:
+                    return
+                if now - told >= TELL:
+                    told = now
+                    typer.echo(f"{name or 'Consul'}: not yet ({error}); trying again", err=True)
+            await asyncio.sleep(AGAIN)
+
+    async def all_of_them() -> None:
+        nonlocal names
+        async with Consul(settings) as consul:
+            names = await find_datacenters(consul, keys) or ("",)
+        until = time.monotonic() + patience
+        async with asyncio.TaskGroup() as tasks:
+            for name in names:
+                tasks.create_task(write(name, until), name=f"write in {name}")
+
+    try:
+        asyncio.run(all_of_them())
+    except RegistryError as error:
+        fail(f"Consul at {settings.url}: {error}")
+    except ValueError as error:
+        fail(str(error), USAGE)
+    except ExceptionGroup as group:
+        fail(str(group.exceptions[0]), USAGE)
+    except KeyboardInterrupt:
+        for name in names:
+            if name not in results.done:
+                results.failed.setdefault(name, "interrupted")
+    return results

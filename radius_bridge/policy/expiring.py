@@ -1,0 +1,57 @@
+"""Keys with their ends, of which the next to end is always at hand. Pure."""
+
+import heapq
+from typing import Generic, TypeVar
+
+K = TypeVar("K")
+
+_SLACK = 64
+
+
+class Expiring(Generic[K]):
+    """Keys with their ends (epoch seconds or NEVER), which leave when their time has come.
+
+    Everything costs the logarithm of the number of keys, and leaving costs nothing for the keys that stay.
+    """
+
+    def __init__(self) -> None:
+        self.ends: dict[K, float] = {}
+        """The keys with their ends. Change them with the methods only."""
+        # Ends in order. An item that `ends` does not confirm is of the past. The number keeps keys from comparing.
+        self._queue: list[tuple[float, int, K]] = []
+        self._number = 0
+
+    def put(self, key: K, end: float) -> None:
+        """Sets the end of a key."""
+        self.ends[key] = end
+        if end < 0:
+            return
+        self._number += 1
+        heapq.heappush(self._queue, (end, self._number, key))
+        if len(self._queue) > 2 * len(self.ends) + _SLACK:
+            self._queue = [(end, number, key) for number, (key, end) in enumerate(self.ends.items()) if end >= 0]
+            self._number = len(self.ends)
+            heapq.heapify(self._queue)
+
+    def drop(self, key: K) -> None:
+        """Takes a key out; that it is not there is no error."""
+        self.ends.pop(key, None)
+
+    def expire(self, now: float) -> list[K]:
+        """Takes out what is over at `now` (epoch seconds), and gives it."""
+        over = []
+        while self._queue and self._queue[0][0] <= now:
+            end, _, key = heapq.heappop(self._queue)
+            if self.ends.get(key) == end:
+                del self.ends[key]
+                over.append(key)
+        return over
+
+    def soonest(self) -> float | None:
+        """The next end (epoch seconds); None if nothing ends."""
+        while self._queue:
+            end, _, key = self._queue[0]
+            if self.ends.get(key) == end:
+                return end
+            heapq.heappop(self._queue)
+        return None

@@ -1,0 +1,352 @@
+"""The change feed: records that say what a writer changed lately, and the rules for reading them. Pure.
+
+Each writer has one record below `$changes$/`, and numbers its entries from 0 for as long as it lives. A follower
+knows the number that it expects next of each writer: what it has not read in time shows as a gap. An entry carries
+the Raft index of its commit; registry.view orders by it.
+
+A writer's place in the key space says what it may name (its class), and Consul's ACL says who may write there: so
+the feed lets nobody change what the ACL keeps from him.
+"""
+
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+import msgspec
+
+from radius_bridge.policy.members import USER_PREFIX
+from radius_bridge.registry.keys import ALIAS, BINDING, IPSET, SERVICE, Keys
+from radius_bridge.registry.kv import Entry
+
+MAX_RECORD: Final = 64 * 1024
+"""Octets of one record, at most."""
+
+KEPT_FOR: Final = 2.0
+"""Seconds for which an entry stays in its record, so that a follower who was slow to ask again has no gap."""
+
+KEPT_BYTES: Final = 16 * 1024
+"""Octets from which on only the last announcements stay: every follower fetches the record at each of them."""
+
+KEPT_ANNOUNCEMENTS: Final = 3
+
+QUIET_BYTES: Final = 4 * 1024
+"""A record that is larger is emptied when things go quiet, so that the next wake-up is small again."""
+
+READ_AGAIN: Final = ""
+"""An entry with this key says: what you know may be wrong (Consul was restored), read everything again."""
+
+DERIVED_PREFIX: Final = "radius."
+"""Groups that the bridge derives from attributes start with this."""
+
+BRIDGE_GROUPS: Final = (USER_PREFIX, DERIVED_PREFIX)
+"""How the names of the groups begin that the bridge writes."""
+
+_BRIDGES_GROUPS: Final = tuple(f"{ALIAS}/${name}" for name in BRIDGE_GROUPS)
+
+
+class Class(Enum):
+    """A class of writers: where their records are (below `$changes$/`), and what these may name."""
+
+    BRIDGE = "access/bridge"
+    """What the network says: groups of users."""
+    ENGINEER = "access/engineer"
+    """What engineers say: grants, sets, all other groups."""
+    IDENTITY = "identity"
+    """Who is behind which address."""
+
+    def concerns(self, prefix: str) -> bool:
+        """True if entries of this class may name something below `prefix` (itself below the root)."""
+        if self is Class.BRIDGE:
+            return prefix.startswith(_BRIDGES_GROUPS) or f"{ALIAS}/".startswith(prefix)
+        return any(prefix.startswith(folder) for folder in self._folders) and not prefix.startswith(_BRIDGES_GROUPS)
+
+    @property
+    def _folders(self) -> tuple[str, ...]:
+        folders = (BINDING,) if self is Class.IDENTITY else (ALIAS, SERVICE, IPSET)
+        return tuple(f"{folder}/" for folder in folders)
+
+    def may_name(self, key: str) -> bool:
+        """True if entries of this class may name `key` (below the root)."""
+        if key == READ_AGAIN:
+            return True
+        if self is Class.BRIDGE:
+            return key.startswith(_BRIDGES_GROUPS)
+        return key.startswith(self._folders) and not key.startswith(_BRIDGES_GROUPS)
+
+
+class Change(msgspec.Struct, frozen=True):
+    """One key as a commit left it."""
+
+    key: str
+    """The whole key, root included; READ_AGAIN names none."""
+    value: bytes | None
+    """None: it is gone."""
+    index: int
+    """Raft index of the commit; in what is written, 0 stands for that of the record itself."""
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a writer announced lately."""
+
+    first: int
+    """The number of the first entry."""
+    clock: float
+    """The writer's clock when it wrote this (epoch seconds)."""
+    entries: tuple[tuple[str, str | None, int], ...] = ()
+    """Key below the root, value (None: gone), Raft index (0: this record's own)."""
+    brief: bool = False
+    """True if its writer has ended with it: one call of a command, which writes no second one."""
+
+
+_encode = msgspec.json.Encoder().encode
+_decode = msgspec.json.Decoder(Record).decode
+
+
+def record_key(keys: Keys, writers: Class, writer: str) -> str:
+    """Where `writer` keeps its record."""
+    return f"{keys.changes}{writers.value}/{writer}"
+
+
+def class_of(keys: Keys, key: str) -> Class | None:
+    """The class of the writer whose record is at `key`; None if there is no such class."""
+    folder = key.removeprefix(keys.changes).rpartition("/")[0]
+    return next((each for each in Class if each.value == folder), None)
+
+
+def brief_record(keys: Keys, changes: Iterable[Change], now: float) -> bytes:
+    """The record of a writer that lives for one transaction, and puts it there together with its data."""
+    entries = tuple(_entry(keys, change) for change in changes)
+    return _encode(Record(0, now, entries, brief=True))
+
+
+def class_for(keys: Keys, key: str) -> Class | None:
+    """The class of writers whose records may name `key` (whole); None if nobody announces it."""
+    below = key.removeprefix(f"{keys.root}/")
+    return next((each for each in Class if below and each.may_name(below)), None)
+
+
+def decode_record(value: bytes) -> Record:
+    """Reads a record. Raises ValueError if it is none."""
+    try:
+        record = _decode(value)
+    except msgspec.DecodeError as error:
+        raise ValueError(f"no record of changes ({error})") from None
+    if record.first < 0 or any(index < 0 for _, _, index in record.entries):
+        raise ValueError("no record of changes (a negative number in it)")
+    return record
+
+
+class Log:
+    """A writer's side: what was announced lately, and the record that says so."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._lines: deque[tuple[bytes, float, int]] = deque()
+        """Each entry as it stands in the record, when it was added, and in which announcement."""
+        self._size = 0
+        self._announcement = 0
+        self.first = 0
+        """The number of the oldest entry in it."""
+        self.crowded = False
+        """True if `add` had to forget what was added a moment ago."""
+
+    @property
+    def size(self) -> int:
+        """Octets of the entries in it."""
+        return self._size
+
+    def add(self, changes: deque[Change], now: float) -> int:
+        """Takes as many of `changes` (off its left end) as one record holds, and forgets what is old.
+
+        Gives their number. `now` is the writer's clock (epoch seconds).
+        """
+        self._announcement += 1
+        fresh = 0
+        size = _ENVELOPE
+        while changes:
+            line = _encode(_entry(self._keys, changes[0]))
+            if fresh and size + len(line) + 1 > MAX_RECORD:
+                break
+            changes.popleft()
+            self._lines.append((line, now, self._announcement))
+            size += len(line) + 1
+            self._size += len(line) + 1
+            fresh += 1
+        self._forget(now, fresh)
+        return fresh
+
+    def trim(self) -> None:
+        """Forgets all entries: everybody has had the time to read them."""
+        self.first += len(self._lines)
+        self._lines.clear()
+        self._size = 0
+
+    def record(self, now: float) -> bytes:
+        """The record as it is to be written."""
+        return b'{"first":%d,"clock":%.3f,"entries":[%b]}' % (
+            self.first,
+            now,
+            b",".join(line for line, _, _ in self._lines),
+        )
+
+    def _forget(self, now: float, fresh: int) -> None:
+        self.crowded = False
+        while len(self._lines) > fresh:
+            line, added, announcement = self._lines[0]
+            is_recent = announcement > self._announcement - KEPT_ANNOUNCEMENTS
+            limit = MAX_RECORD if is_recent else KEPT_BYTES
+            if now - added <= KEPT_FOR and self._size + _ENVELOPE <= limit:
+                return
+            self.crowded |= is_recent and now - added <= KEPT_FOR
+            self._lines.popleft()
+            self._size -= len(line) + 1
+            self.first += 1
+
+
+_ENVELOPE: Final = 100
+"""Octets of a record around its entries, at most."""
+
+
+@dataclass(slots=True)
+class News:
+    """What one look at the feed brought."""
+
+    changes: list[Change] = field(default_factory=list)
+    """What is new, of each writer in its order; between writers, `index` decides."""
+    gaps: dict[str, str] = field(default_factory=dict)
+    """Writers (the key of their record) of which something was missed, with the reason: read again what they name."""
+    forged: list[str] = field(default_factory=list)
+    """Entries that were discarded, with the reason: somebody may be trying to get around the ACL."""
+    rewound: bool = False
+    """True if a record is older than the one seen before, or a recent one is gone: Consul was restored. Nothing
+    else was read then."""
+    again: bool = False
+    """True if a writer says that everything is to be read again."""
+    clocks: dict[str, float] = field(default_factory=dict)
+    """The clocks of the records that are new (epoch seconds), by writer."""
+
+
+@dataclass(slots=True)
+class _Writer:
+    expected: int | None
+    """The number of the entry that comes next; None if the last record could not be read."""
+    index: int
+    """Raft index of the last record seen."""
+    clock: float
+    brief: bool
+
+
+BRIEF_KEPT: Final = 60.0
+"""Seconds for which the record of a brief writer stays."""
+
+ABANDONED: Final = 600.0
+"""Seconds without a sign of life after which a writer's record is removed. (It may well write another one later.)"""
+
+
+def is_abandoned(record: Record, now: float) -> bool:
+    """True if the record can be removed at `now` (epoch seconds)."""
+    return record.clock + (BRIEF_KEPT if record.brief else ABANDONED) <= now
+
+
+class Positions:
+    """A follower's side: how far it has read each writer."""
+
+    def __init__(self, keys: Keys) -> None:
+        self._keys = keys
+        self._writers: dict[str, _Writer] = {}
+        self._gone: dict[str, _Writer] = {}
+        """Writers whose record was removed, as a living one's may be when it was idle for long."""
+        self._begun = False
+
+    def read(self, records: Iterable[Entry], now: float) -> News:
+        """What is new in the feed, given all its records. The first look brings nothing: read prefixes after it.
+
+        A writer never seen before is expected to begin at 0. A record that vanished is no gap.
+        """
+        found = {entry.key: entry for entry in records if not entry.key.endswith("/")}
+        if self._is_rewound(found, now):
+            return News(rewound=True)
+        news = News()
+        seen: dict[str, _Writer] = {}
+        for key, entry in found.items():
+            known = self._writers.get(key) or self._gone.get(key)
+            seen[key] = (
+                known
+                if known is not None and known.index == entry.modify_index
+                else self._read_record(entry, known, news)
+            )
+        for key, writer in self._writers.items():
+            if key not in seen and not writer.brief:
+                self._gone[key] = writer
+        for key in seen.keys() & self._gone.keys():
+            del self._gone[key]
+        while len(self._gone) > _GONE_LIMIT:
+            del self._gone[next(iter(self._gone))]
+        self._writers = seen
+        self._begun = True
+        return news
+
+    def _is_rewound(self, found: dict[str, Entry], now: float) -> bool:
+        for key, writer in self._writers.items():
+            entry = found.get(key)
+            if entry is not None and entry.modify_index < writer.index:
+                return True
+            # Half the time, since clocks differ.
+            if entry is None and writer.clock + (BRIEF_KEPT if writer.brief else ABANDONED) / 2 > now:
+                return True
+        return False
+
+    def forget(self) -> None:
+        """Forgets everything: the next look is a first one (Consul was restored)."""
+        self._writers.clear()
+        self._gone.clear()
+        self._begun = False
+
+    def _read_record(self, entry: Entry, known: _Writer | None, news: News) -> _Writer:
+        writers = class_of(self._keys, entry.key)
+        if writers is None:
+            news.forged.append(f"{entry.key}: no place for a writer")
+            return _Writer(None, entry.modify_index, 0.0, brief=False)
+        try:
+            record = decode_record(entry.value)
+        except ValueError as error:
+            news.gaps[entry.key] = str(error)
+            return _Writer(None, entry.modify_index, 0.0, brief=False)
+        following = record.first + len(record.entries)
+        news.clocks[entry.key] = record.clock
+        if self._begun:
+            expected = 0 if known is None else known.expected
+            if expected is None or not record.first <= expected <= following:
+                news.gaps[entry.key] = f"begins at {record.first}, expected was {expected}"
+                expected = record.first
+            for below, value, index in record.entries[expected - record.first :]:
+                if not writers.may_name(below):
+                    news.forged.append(f"{entry.key} names {below!r}, which {writers.value}/ may not")
+                elif index > entry.modify_index:
+                    news.forged.append(f"{entry.key} names {below!r} at index {index}, later than its own")
+                elif below == READ_AGAIN:
+                    news.again = True
+                else:
+                    news.changes.append(
+                        Change(
+                            f"{self._keys.root}/{below}",
+                            None if value is None else value.encode(),
+                            index or entry.modify_index,
+                        )
+                    )
+        return _Writer(following, entry.modify_index, record.clock, record.brief)
+
+
+_GONE_LIMIT: Final = 1000
+
+
+def as_announced(value: bytes) -> bytes:
+    """A value as it arrives through the feed: what is not UTF-8 (and so means nothing to anybody) is replaced."""
+    return value.decode("utf-8", "replace").encode()
+
+
+def _entry(keys: Keys, change: Change) -> tuple[str, str | None, int]:
+    value = None if change.value is None else change.value.decode("utf-8", "replace")
+    return change.key.removeprefix(f"{keys.root}/"), value, change.index

@@ -1,0 +1,288 @@
+"""Follows one feed into a view: a single long poll, and reads of prefixes only when they are needed."""
+
+import asyncio
+import random
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Collection, Iterable
+from math import inf
+from typing import Final
+
+import structlog
+
+from radius_bridge.registry import poll
+from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.errors import RegistryError
+from radius_bridge.registry.feed import News, class_of
+from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.kv import Entry, Snapshot
+from radius_bridge.registry.poll import Poll, backoff, confirmed
+from radius_bridge.registry.view import Changed, View
+
+GAP_SPREAD: Final = 2.0
+"""Seconds over which thousands of hosts spread their reads after a gap."""
+
+GAP_PAUSE: Final = 5.0
+"""Seconds between two readings for gaps, at least: a broken writer must not make everybody read all the time."""
+
+REWIND_SPREAD: Final = 5.0
+"""Seconds over which they spread them after a restored snapshot."""
+
+REFRESH: Final = (900.0, 1800.0)
+"""Seconds after which everything is read again, whatever the feed says: between these, at random."""
+
+READS: Final = 4
+"""Reads at the same time."""
+
+WHOLE: Final = 64
+"""From so many prefixes of one folder on, the folder is read whole."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Follower:
+    """Keeps a view of the covered prefixes in step with Consul while `run` runs.
+
+    `changed` is called (in the event loop, never concurrently, it must not block) with every batch of keys whose value
+    has become another one; while it runs `view` is already the new state.
+
+    `counters` are for monitoring: those of registry.poll.Poll, and `reads`, `entries_read`, `read_failures`,
+    `changes`.
+    """
+
+    def __init__(
+        self,
+        consul: Consul,
+        keys: Keys,
+        feed: str,
+        *,
+        changed: Callable[[list[Changed]], None] = lambda _: None,
+        refresh: bool = True,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`feed` is `keys.access_changes` or `keys.identity_changes`.
+
+        `refresh`: whether to read everything again now and then; without it the caller compares for himself.
+        """
+        self._consul = consul
+        self._keys = keys
+        self._changed = changed
+        self._poll = Poll(consul, keys, feed, clock=clock)
+        self._refreshes = refresh
+        self._begun = False
+        self._due: dict[str, float] = {}
+        """When each prefix is to be read (monotonic time)."""
+        self._wanting: dict[str, int] = {}
+        """Prefixes that something was missed of, with the number of the last time."""
+        self._misses = 0
+        self._read_for_gaps = 0.0
+        self._failures = 0
+        self._wake = asyncio.Event()
+        self._settled = asyncio.Event()
+        self.view = View()
+        self.counters: Counter[str] = self._poll.counters
+
+    @property
+    def last_contact(self) -> float:
+        """Monotonic time at which Consul last told us how things are; 0 before the first time."""
+        return self._poll.last_contact
+
+    @property
+    def trouble(self) -> str:
+        """What is wrong with our contact to Consul; empty if it answered when it was last asked."""
+        return self._poll.trouble
+
+    @property
+    def alarms(self) -> tuple[str, ...]:
+        """What a person should look at, newest last (forged entries, clock skew); the last 20."""
+        return tuple(self._poll.alarms)
+
+    @property
+    def is_complete(self) -> bool:
+        """True if every covered prefix was read, and nothing was missed since."""
+        return self._begun and not self._wanting
+
+    def cover(self, prefixes: Iterable[str]) -> None:
+        """Covers more prefixes; `run` reads them at once (many of one folder by one read of the folder).
+
+        What is covered already is left as it is. May be called out of `changed`.
+        """
+        self._want([prefix for prefix in prefixes if prefix not in self.view.covered], 0.0, cover=True)
+
+    def uncover(self, prefixes: Iterable[str]) -> None:
+        """Forgets prefixes; `changed` does not hear of it."""
+        for prefix in prefixes:
+            self.view.uncover(prefix)
+            self._due.pop(prefix, None)
+            self._wanting.pop(prefix, None)
+        self._note_progress()
+
+    async def wait_complete(self) -> None:
+        """Returns when `is_complete`; put a timeout around it."""
+        await self._settled.wait()
+
+    async def run(self) -> None:
+        """Follows until cancelled; errors of Consul are counted, logged and waited out."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow(), name="feed")
+                tasks.create_task(self._read_what_is_due(), name="feed's reads")
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    async def _follow(self) -> None:
+        async for news in self._poll.news():
+            self.take(news)
+
+    def take(self, news: News) -> None:
+        """What one look at the feed brought."""
+        if news.rewound or news.again:
+            self.view.rewind()
+            self._want(list(self.view.covered), REWIND_SPREAD)
+        changed = [each for change in news.changes for each in self.view.apply(change)]
+        if news.gaps:
+            classes = {class_of(self._keys, writer) for writer in news.gaps}
+            root = f"{self._keys.root}/"
+            self._want(
+                [
+                    prefix
+                    for prefix in self.view.covered
+                    if any(each and each.concerns(prefix.removeprefix(root)) for each in classes)
+                ],
+                GAP_SPREAD,
+                for_gap=True,
+            )
+        if not self._begun:
+            self._begun = True
+            self._note_progress()
+        self._tell(changed)
+
+    def _want(self, prefixes: Collection[str], spread: float, *, for_gap: bool = False, cover: bool = False) -> None:
+        """Has the prefixes read within `spread` seconds; they count as incomplete until then."""
+        if not prefixes:
+            return
+        self._misses += 1
+        # One moment for all: prefixes of one folder are read together.
+        now = time.monotonic()
+        due = now + random.uniform(0, spread)  # noqa: S311 - spreads load
+        if for_gap:
+            if self._read_for_gaps <= now:
+                self._read_for_gaps = max(due, self._read_for_gaps + GAP_PAUSE)
+            due = self._read_for_gaps
+        for prefix in prefixes:
+            if cover:
+                self.view.cover(prefix)
+            self._wanting[prefix] = self._misses
+            self._due[prefix] = min(due, self._due.get(prefix, due))
+        self._note_progress()
+
+    def _note_progress(self) -> None:
+        self._wake.set()
+        if self.is_complete:
+            self._settled.set()
+        else:
+            self._settled.clear()
+
+    def _tell(self, changed: list[Changed]) -> None:
+        if changed:
+            self.counters["changes"] += len(changed)
+            self._changed(changed)
+
+    async def _read_what_is_due(self) -> None:
+        refresh = self._next_refresh()
+        while True:
+            now = time.monotonic()
+            if now >= refresh:
+                refresh = self._next_refresh()
+                for prefix in tuple(self.view.covered):
+                    self._due.setdefault(prefix, now)
+            due = {prefix for prefix, moment in self._due.items() if moment <= now} if self._begun else set()
+            if due:
+                for prefix in due:
+                    del self._due[prefix]
+                await self._read(due)
+                continue
+            self._wake.clear()
+            soonest = min(refresh, *self._due.values()) if self._begun and self._due else refresh
+            try:
+                async with asyncio.timeout(None if soonest == inf else max(0.0, soonest - now)):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+
+    def _next_refresh(self) -> float:
+        return time.monotonic() + random.uniform(*REFRESH) if self._refreshes else inf  # noqa: S311 - spreads load
+
+    async def _read(self, prefixes: set[str]) -> None:
+        """Reads prefixes; many of one folder together."""
+        folders: defaultdict[str, set[str]] = defaultdict(set)
+        for prefix in prefixes:
+            folders[_folder(prefix)].add(prefix)
+        jobs: list[tuple[str, set[str]]] = []
+        for folder, within in folders.items():
+            jobs += [(folder, within)] if len(within) > WHOLE else [(prefix, {prefix}) for prefix in within]
+        gate = asyncio.Semaphore(READS)
+        failed = False
+
+        async def work(what: str, covers: set[str]) -> None:
+            nonlocal failed
+            async with gate:
+                misses = {prefix: self._wanting.get(prefix, 0) for prefix in covers}
+                for prefix in covers:
+                    self.view.begin(prefix)
+                try:
+                    snapshot = await self._ask(what, covers)
+                except RegistryError as error:
+                    failed = True
+                    self._note_failure(what, covers, error)
+                    return
+            self._complete(snapshot, misses)
+
+        async with asyncio.TaskGroup() as tasks:
+            for what, covers in jobs:
+                tasks.create_task(work(what, covers))
+        self._failures = self._failures + 1 if failed else 0
+
+    async def _ask(self, what: str, covers: set[str]) -> Snapshot:
+        """The leader's answer; one that would take away all or most of what we have, asked for twice."""
+        snapshot = await self._consul.read(what)
+        self.counters["reads"] += 1
+        self.counters["entries_read"] += len(snapshot.entries)
+        known = sum(len(self.view.below(prefix)) for prefix in covers if prefix in self.view.covered)
+        if snapshot.missing or 2 * len(snapshot.entries) < known:
+            self.counters["confirmed"] += 1
+            for prefix in covers:
+                self.view.begin(prefix)
+            snapshot = await confirmed(self._consul, self._keys, what)
+        return snapshot
+
+    def _complete(self, snapshot: Snapshot, misses: dict[str, int]) -> None:
+        lots: dict[str, list[Entry]] = {prefix: [] for prefix in misses}
+        for prefix in lots if len(lots) == 1 else ():
+            lots[prefix].extend(snapshot.entries)
+        if len(lots) > 1:  # all of one folder
+            start = len(_folder(next(iter(lots))))
+            for entry in snapshot.entries:
+                prefix = entry.key[: entry.key.find("/", start) + 1]
+                if prefix in lots:
+                    lots[prefix].append(entry)
+        changed: list[Changed] = []
+        for prefix, entries in lots.items():
+            changed += self.view.complete(prefix, snapshot.index, entries)
+            if self._wanting.get(prefix) == misses[prefix] and self.view.is_complete(prefix):
+                del self._wanting[prefix]
+        self._note_progress()
+        self._tell(changed)
+
+    def _note_failure(self, what: str, covers: set[str], error: RegistryError) -> None:
+        self.counters["read_failures"] += 1
+        if not self._failures:
+            _log.warning("not read for now", prefix=what, error=str(error))
+        again = time.monotonic() + backoff(self._failures, poll.BACKOFF)
+        for prefix in covers & self.view.covered:
+            self.view.abort(prefix)
+            self._due.setdefault(prefix, again)
+
+
+def _folder(prefix: str) -> str:
+    return prefix[: prefix.rindex("/", 0, -1) + 1]

@@ -1,0 +1,71 @@
+"""What other bridges bind: so that a Stop without an address finds what a Start on another bridge bound."""
+
+import asyncio
+import random
+import time
+from collections import Counter
+from typing import Final
+
+import structlog
+
+from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.errors import RegistryError
+from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.kv import Entry
+from radius_bridge.registry.lanes import Lanes
+from radius_bridge.registry.poll import BACKOFF, Poll, backoff
+
+SPREAD: Final = 2.0
+"""Seconds over which bridges spread their reads of all bindings after a gap."""
+
+PAUSE: Final = 30.0
+"""Seconds between two of them, at least: what lanes know is only a hint."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Neighbours:
+    """Tells the lanes of every binding that the identity feed announces; `run` does the work."""
+
+    def __init__(self, consul: Consul, keys: Keys, lanes: Lanes) -> None:
+        self._lanes = lanes
+        self._poll = Poll(consul, keys, keys.identity_changes)
+        self._missed = asyncio.Event()
+        self.counters: Counter[str] = self._poll.counters
+
+    async def run(self) -> None:
+        """Follows until cancelled; errors of Consul are counted, logged and waited out."""
+        self._missed.set()  # what was bound between the lanes' own first reading and our first look
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._follow(), name="identity feed")
+                tasks.create_task(self._load(), name="bindings")
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    async def _follow(self) -> None:
+        async for news in self._poll.news():
+            for change in news.changes:
+                if change.value is not None:
+                    self._lanes.learn(Entry(change.key, change.index, raw=change.value))
+            if news.gaps or news.again or news.rewound:
+                self._missed.set()
+
+    async def _load(self) -> None:
+        """Reads all bindings again whenever some may have been missed."""
+        failures = 0
+        while True:
+            await self._missed.wait()
+            await asyncio.sleep(random.uniform(0, SPREAD))  # noqa: S311 - spreads load
+            self._missed.clear()
+            began = time.monotonic()
+            try:
+                await self._lanes.load()
+            except RegistryError as error:
+                _log.warning("bindings not read", error=str(error))
+                self._missed.set()
+                await asyncio.sleep(backoff(failures, BACKOFF))
+                failures += 1
+                continue
+            failures = 0
+            await asyncio.sleep(max(0.0, began + PAUSE - time.monotonic()))

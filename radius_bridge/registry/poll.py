@@ -1,0 +1,151 @@
+"""One long poll on a feed: what is new in it, and when it must not be trusted to go on from where it was."""
+
+import asyncio
+import random
+import time
+from collections import Counter, deque
+from collections.abc import AsyncIterator, Callable
+from typing import Final
+
+import structlog
+
+from radius_bridge.registry import meta
+from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.errors import RegistryError
+from radius_bridge.registry.feed import News, Positions
+from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.kv import Snapshot
+
+WAIT: Final = 30.0
+"""Seconds that one poll waits: after a restore from an older snapshot a blocked poll can be blind."""
+
+STALE: Final = 5.0
+"""Seconds without contact to the leader, from which a server's answer is not good enough."""
+
+BACKOFF: Final = (0.25, 30.0)
+"""First and longest pause (seconds, before jitter) after an error."""
+
+CALM: Final = 0.05
+"""Seconds after an answer without news: polls of a missing prefix wake for every write to any key."""
+
+SKEW: Final = 5.0
+"""Seconds by which a writer's clock may differ from ours."""
+
+_ALARMS: Final = 20
+
+_log = structlog.get_logger(__name__)
+
+
+class Poll:
+    """Follows the records of one feed.
+
+    `counters` are for monitoring: `polls`, `announced` (entries), `gaps`, `rewinds`, `forged`, `skewed`,
+    `failures`, `confirmed` (answers that were asked of the leader again).
+    """
+
+    def __init__(self, consul: Consul, keys: Keys, feed: str, *, clock: Callable[[], float] = time.time) -> None:
+        """`feed` is `keys.access_changes` or `keys.identity_changes`."""
+        self._consul = consul
+        self._keys = keys
+        self._feed = feed
+        self._clock = clock
+        self._positions = Positions(keys)
+        self._index = 0
+        """The index of the newest answer since the last rewind."""
+        self._followed = False
+        """True if the last poll was answered: a record that is new now was written while it waited."""
+        self.counters: Counter[str] = Counter()
+        self.alarms: deque[str] = deque(maxlen=_ALARMS)
+        """What a person should look at, newest last."""
+        self.last_contact = 0.0
+        """Monotonic time at which Consul last told us how things are; 0 before the first time."""
+        self.trouble = ""
+        """What is wrong with our contact to Consul; empty if it answered when it was last asked."""
+
+    async def news(self) -> AsyncIterator[News]:
+        """Gives what is new, for ever; the first is empty and says that the feed can be reached.
+
+        Read prefixes after it has come, and again (all of them) after one that is `rewound` or `again`.
+        """
+        index = failures = 0
+        while True:
+            asked = time.monotonic()
+            try:
+                news, snapshot = await self._look(index)
+            except RegistryError as error:
+                self.counters["failures"] += 1
+                self.trouble = str(error)
+                if not failures:
+                    _log.warning("feed not followed for now", feed=self._feed, error=str(error))
+                self._followed = False
+                index = 0
+                await asyncio.sleep(backoff(failures, BACKOFF))
+                failures += 1
+                continue
+            failures, self.trouble = 0, ""
+            self.last_contact = time.monotonic()
+            is_news = snapshot.index != index or news.rewound
+            # Woken early and nothing new: so a restore wakes a poll. One that does not wait will see it.
+            index = snapshot.index if is_news or self.last_contact - asked >= WAIT / 2 else 0
+            self._note(news)
+            self._followed = True
+            yield news
+            if not (news.changes or news.clocks):
+                await asyncio.sleep(CALM)
+
+    async def _look(self, index: int) -> tuple[News, Snapshot]:
+        self.counters["polls"] += 1
+        snapshot = await self._consul.read(self._feed, index=index, wait=WAIT, consistency="stale")
+        if not snapshot.known_leader or snapshot.last_contact > STALE:
+            snapshot = await self._consul.read(self._feed)
+        news = None
+        if snapshot.index >= self._index and (self._index or not snapshot.missing):
+            news = self._positions.read(snapshot.entries, self._clock())
+        if news is None or news.rewound:
+            # A server that lags behind, a lost registry, or a restored one: the leader knows.
+            self.counters["confirmed"] += 1
+            snapshot = await confirmed(self._consul, self._keys, self._feed)
+            news = self._positions.read(snapshot.entries, self._clock())
+            if news.rewound or snapshot.index < self._index:
+                self.counters["rewinds"] += 1
+                _log.warning("Consul has gone back: everything is to be read again", feed=self._feed)
+                self._positions.forget()
+                self._positions.read(snapshot.entries, self._clock())
+                news = News(rewound=True)
+        self._index = snapshot.index
+        return news, snapshot
+
+    def _note(self, news: News) -> None:
+        self.counters["announced"] += len(news.changes)
+        self.counters["gaps"] += len(news.gaps)
+        for writer, reason in news.gaps.items():
+            _log.info("gap in the feed", writer=writer, reason=reason)
+        for forgery in news.forged:
+            self._alarm("forged", "forged entry in the feed, discarded", forgery)
+        now = self._clock()
+        for writer, clock in news.clocks.items():
+            # A record that waited for us is old for another reason than its writer's clock.
+            if clock - now > SKEW or (self._followed and now - clock > SKEW):
+                self._alarm("skewed", "clocks differ", f"{writer}: its clock is {clock - now:+.1f} s from ours")
+
+    def _alarm(self, counter: str, what: str, detail: str) -> None:
+        self.counters[counter] += 1
+        self.alarms.append(f"{what}: {detail}")
+        _log.error(what, detail=detail)
+
+
+async def confirmed(consul: Consul, keys: Keys, prefix: str) -> Snapshot:
+    """What the leader says; RegistryError if nothing is left because the registry itself is gone."""
+    snapshot = await consul.read(prefix, consistency="consistent")
+    if snapshot.missing and await meta.read(consul, keys) is None:
+        raise RegistryError(
+            f"{prefix}: nothing there, and no {keys.meta} either: another root, a token that may not read, "
+            "or a Consul that has lost its data"
+        )
+    return snapshot
+
+
+def backoff(failures: int, limits: tuple[float, float]) -> float:
+    """Seconds to wait after so many failures one after the other: full jitter between nothing and what grows so."""
+    first, longest = limits
+    return random.uniform(0, min(longest, first * 2 ** min(failures, 16)))  # noqa: S311 - spreads retries
