@@ -51,7 +51,7 @@ def run_bench(quick: bool) -> Result:
         progress(f"round {number + 1} of {rounds}: " + ", ".join(f"{n} {v[-1]:,.0f}" for n, v in rates.items()))
     if any(repeated.values()):
         progress(f"repeated: {repeated}")
-    medians: Figures = {name: round(statistics.median(values)) for name, values in rates.items()}
+    medians: dict[str, float] = {name: round(statistics.median(values)) for name, values in rates.items()}
     return Result({"per_s": medians.pop("per_s")}, medians)
 
 

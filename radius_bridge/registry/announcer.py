@@ -123,10 +123,8 @@ class Announcer:
                 if not done.done():
                     done.set_result(None)
             ended = time.monotonic()
-            if self._record.crowded:
-                interval = LONGEST_INTERVAL  # it has lost what some may not have read
-            else:
-                interval = self._next_interval(interval, lots)
+            # A crowded record has lost what some may not have read.
+            interval = LONGEST_INTERVAL if self._record.crowded else self._next_interval(interval, lots)
 
     def _next_interval(self, interval: float, lots: int) -> float:
         """Under load each announcement takes more, so that followers wake less often; else none waits."""

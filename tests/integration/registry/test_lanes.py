@@ -133,7 +133,7 @@ async def test_while_consul_is_down_nothing_is_answered_and_afterwards_all_goes_
 async def test_whatever_moment_consul_is_killed_at_what_was_answered_is_there(
     own_server: ConsulServer, keys: Keys
 ) -> None:
-    async with Consul(ConsulSettings(url=own_server.url)) as consul, Lanes(consul, keys, patience=0.5) as lanes:
+    async with Consul(ConsulSettings(url=own_server.url)) as consul, Lanes(consul, keys, patience=3) as lanes:
         logins = [asyncio.create_task(settled(lanes, 100 * turn, 100)) for turn in range(30)]
         await asyncio.wait(logins, return_when=asyncio.FIRST_COMPLETED)
         await asyncio.to_thread(own_server.kill)
