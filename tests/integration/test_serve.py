@@ -103,7 +103,7 @@ def test_no_user_name_writes_outside_its_group(consul: ConsulServer, bridge: Bri
         assert group.count("$") == 2
         assert address.startswith("10.0.0.")
     others = {key.split("/")[0] for key in stored} - {"$alias$"}
-    assert others <= {"$binding$", "$meta$", "$lock$"}
+    assert others <= {"$binding$", "$changes$", "$health$", "$meta$", "$lock$"}
 
 
 def test_hostile_packets_get_no_response_and_change_nothing(consul: ConsulServer, bridge: Bridge) -> None:
