@@ -21,10 +21,10 @@ from tests.lab.radius_client import AccountingClient, Status, accounting, reques
 
 SECRET = b"a secret of a benchmark"
 SOCKETS = 8
-LOT = 32
-"""Packets that a socket has in flight: 256 in all, which the smallest of default socket buffers hold."""
+LOT = 16
+"""Packets that a socket has in flight: 128 in all, which every server's socket buffer holds."""
 
-REPEAT_AFTER = 0.5
+REPEAT_AFTER = 0.2
 """Seconds."""
 
 
@@ -126,6 +126,7 @@ server default {{
 		type = acct
 		ipv4addr = 127.0.0.1
 		port = {port}
+		recv_buff = 4194304
 	}}
 	accounting {{
 		{"detail" if detail else "ok"}

@@ -51,7 +51,9 @@ async def pyrad(port: int, secret: bytes) -> None:
     """pyrad's server, on uvloop like ours."""
     dictionary = Dictionary(str(Path("dictionaries/dictionary")))
     hosts = {"127.0.0.1": RemoteHost("127.0.0.1", secret, "bench")}
-    server = _Pyrad(acct_port=port, dictionary=dictionary, hosts=hosts, loop=asyncio.get_running_loop())
+    server = _Pyrad(
+        acct_port=port, dictionary=dictionary, hosts=hosts, loop=asyncio.get_running_loop(), enable_pkt_verify=True
+    )
     await server.initialize_transports(enable_acct=True, addresses=["127.0.0.1"])
     await asyncio.Event().wait()
 

@@ -42,8 +42,8 @@ class Networks:
         """True if an address or a network (a Prefix) is, all of it, in one of the networks."""
         if not isinstance(address, Prefix):
             return False
-        host_bits = (32 if address.version == 4 else 128) - address.length
-        return self._table.find(address.version, address.number, host_bits) is not None
+        version, number, length = address
+        return self._table.find(version, number, (32 if version == 4 else 128) - length) is not None
 
     def touch(self, address: Prefix) -> bool:
         """True if any of an address or a network is in one of the networks."""

@@ -73,17 +73,22 @@ def parse(data: bytes) -> Packet:
         data = data[:length]
     attributes: list[Attribute] = []
     offset = HEADER
-    while offset < length:
-        if offset + 2 > length:
-            raise Malformed("an attribute without its length", offset)
-        end = offset + data[offset + 1]
-        if end < offset + 2:
-            raise Malformed(f"an attribute's length of {data[offset + 1]} is less than 2", offset + 1)
-        if end > length:
-            raise Malformed(f"an attribute of {data[offset + 1]} octets runs past the packet's end", offset + 1)
-        attributes.append((data[offset], data[offset + 2 : end]))
-        offset = end
+    try:
+        while offset < length:
+            end = offset + data[offset + 1]
+            if not offset + 2 <= end <= length:
+                raise _misfit(data[offset + 1], offset + 1)
+            attributes.append((data[offset], data[offset + 2 : end]))
+            offset = end
+    except IndexError:
+        raise Malformed("an attribute without its length", offset) from None
     return Packet(code, identifier, data[4:HEADER], attributes, data)
+
+
+def _misfit(length: int, offset: int) -> Malformed:
+    if length < 2:
+        return Malformed(f"an attribute's length of {length} is less than 2", offset)
+    return Malformed(f"an attribute of {length} octets runs past the packet's end", offset)
 
 
 def is_genuine(packet: Packet, secret: bytes) -> bool:
