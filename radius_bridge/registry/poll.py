@@ -84,6 +84,11 @@ class Poll:
                 failures += 1
                 continue
             failures, self.trouble = 0, ""
+            # By the clock on the wall: a host that was suspended has been away too.
+            answered_at = self._clock()
+            news.missed = seen_at > 0 and (asked_at - seen_at > AWAY or answered_at - asked_at > WAIT + AWAY)
+            seen_at = answered_at
+            self.counters["absences"] += news.missed
             self.last_contact = time.monotonic()
             is_news = snapshot.index != index or news.rewound
             # Woken early and nothing new: so a restore wakes a poll. One that does not wait will see it.
