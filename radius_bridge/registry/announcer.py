@@ -26,6 +26,10 @@ LONGEST_INTERVAL: Final = 0.1
 FEW: Final = 2
 """Transactions in one announcement up to which we are idle: a login is one, or two with its IPv6 address."""
 
+OUTAGE: Final = 300.0
+"""Seconds of failing from which on we no longer say what has changed (Consul remembers deletions for 15 minutes, and
+what is older than those cannot be told from news), but that everything is to be read again."""
+
 BACKOFF: Final = (0.05, 1.0)
 """First and longest pause (seconds, before jitter) after Consul failed."""
 
@@ -123,11 +127,12 @@ class Announcer:
                 if not done.done():
                     done.set_result(None)
             ended = time.monotonic()
-            # A crowded record has lost what some may not have read.
-            interval = LONGEST_INTERVAL if self._record.crowded else self._next_interval(interval, lots)
+            interval = self._next_interval(interval, lots)
 
     def _next_interval(self, interval: float, lots: int) -> float:
         """Under load each announcement takes more, so that followers wake less often; else none waits."""
+        if self._record.crowded:
+            return LONGEST_INTERVAL  # it has lost what some may not have read
         if lots > FEW:
             return min(LONGEST_INTERVAL, max(FIRST_INTERVAL, 2 * interval))
         return max(self._least, interval / 2 if interval > FIRST_INTERVAL else 0.0)
@@ -148,6 +153,7 @@ class Announcer:
         """Writes the record, however long that takes."""
         tried: list[bytes] = []
         failures = 0
+        began = time.monotonic()
         while True:
             value = self._record.record(self._clock())
             tried = [*tried[-7:], value]
@@ -166,6 +172,11 @@ class Announcer:
                     _log.warning("cannot announce, trying again", feed=self._class.value, error=str(error))
                 await asyncio.sleep(backoff(failures, BACKOFF))
                 failures += 1
+                if time.monotonic() - began > OUTAGE:
+                    began = time.monotonic()
+                    self._announced += len(self._pending)
+                    self._pending.clear()
+                    self._begin_anew()
                 continue
             else:
                 self._index = done.modified[self._key]
@@ -191,9 +202,13 @@ class Announcer:
             # Nobody else writes our record: Consul was restored, and what we announced since may never have been.
             self.counters["lives"] += 1
             _log.warning("Consul has gone back: beginning anew", feed=self._class.value, record=self._key)
-            self._begin_life()
-            self._record.add(deque([READ_ALL]), self._clock())
+            self._begin_anew()
         return False
+
+    def _begin_anew(self) -> None:
+        """A new life that begins with the advice to read everything again: it stands for all that was to be said."""
+        self._begin_life()
+        self._record.add(deque([READ_ALL]), self._clock())
 
     def _begin_life(self) -> None:
         self._key = record_key(self._keys, self._class, writer_name())

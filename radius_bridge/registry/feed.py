@@ -224,6 +224,8 @@ class News:
     else was read then."""
     again: bool = False
     """True if a writer says that everything is to be read again."""
+    missed: bool = False
+    """True if records may have come and gone since the last look: read again what you need."""
     clocks: dict[str, float] = field(default_factory=dict)
     """The clocks of the records that are new (epoch seconds), by writer."""
 
@@ -240,6 +242,9 @@ class _Writer:
 
 BRIEF_KEPT: Final = 60.0
 """Seconds for which the record of a brief writer stays."""
+
+AWAY: Final = BRIEF_KEPT / 2
+"""Seconds without a look at the feed from which on such a record may have come and gone; half, since clocks differ."""
 
 ABANDONED: Final = 600.0
 """Seconds without a sign of life after which a writer's record is removed. (It may well write another one later.)"""

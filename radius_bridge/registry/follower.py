@@ -26,7 +26,7 @@ GAP_PAUSE: Final = 5.0
 """Seconds between two readings for gaps, at least: a broken writer must not make everybody read all the time."""
 
 REWIND_SPREAD: Final = 5.0
-"""Seconds over which they spread them after a restored snapshot."""
+"""Seconds over which they spread them after a restored snapshot, or when Consul was away for all of them."""
 
 REFRESH: Final = (900.0, 1800.0)
 """Seconds after which everything is read again, whatever the feed says: between these, at random."""
@@ -138,7 +138,8 @@ class Follower:
         """What one look at the feed brought."""
         if news.rewound or news.again:
             self.view.rewind()
-            self._want(list(self.view.covered), REWIND_SPREAD)
+        if news.rewound or news.again or news.missed:
+            self._want(tuple(self.view.covered), REWIND_SPREAD)
         changed = [each for change in news.changes for each in self.view.apply(change)]
         if news.gaps:
             classes = {class_of(self._keys, writer) for writer in news.gaps}

@@ -48,7 +48,7 @@ class Neighbours:
             for change in news.changes:
                 if change.value is not None:
                     self._lanes.learn(Entry(change.key, change.index, raw=change.value))
-            if news.gaps or news.again or news.rewound:
+            if news.gaps or news.again or news.rewound or news.missed:
                 self._missed.set()
 
     async def _load(self) -> None:

@@ -12,7 +12,7 @@ import structlog
 from radius_bridge.registry import meta
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
-from radius_bridge.registry.feed import News, Positions
+from radius_bridge.registry.feed import AWAY, News, Positions
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Snapshot
 
@@ -39,7 +39,7 @@ _log = structlog.get_logger(__name__)
 class Poll:
     """Follows the records of one feed.
 
-    `counters` are for monitoring: `polls`, `announced` (entries), `gaps`, `rewinds`, `forged`, `skewed`,
+    `counters` are for monitoring: `polls`, `announced` (entries), `gaps`, `absences`, `rewinds`, `forged`, `skewed`,
     `failures`, `confirmed` (answers that were asked of the leader again).
     """
 
@@ -65,11 +65,12 @@ class Poll:
     async def news(self) -> AsyncIterator[News]:
         """Gives what is new, for ever; the first is empty and says that the feed can be reached.
 
-        Read prefixes after it has come, and again (all of them) after one that is `rewound` or `again`.
+        Read prefixes after it has come, and again (all of them) after one that is `rewound`, `again` or `missed`.
         """
         index = failures = 0
+        seen_at = 0.0
         while True:
-            asked = time.monotonic()
+            asked, asked_at = time.monotonic(), self._clock()
             try:
                 news, snapshot = await self._look(index)
             except RegistryError as error:
@@ -83,6 +84,11 @@ class Poll:
                 failures += 1
                 continue
             failures, self.trouble = 0, ""
+            # By the clock on the wall: a host that was suspended has been away too.
+            answered_at = self._clock()
+            news.missed = seen_at > 0 and (asked_at - seen_at > AWAY or answered_at - asked_at > WAIT + AWAY)
+            seen_at = answered_at
+            self.counters["absences"] += news.missed
             self.last_contact = time.monotonic()
             is_news = snapshot.index != index or news.rewound
             # Woken early and nothing new: so a restore wakes a poll. One that does not wait will see it.

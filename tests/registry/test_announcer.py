@@ -117,6 +117,21 @@ async def test_what_nobody_can_hold_is_refused_and_replaced_by_the_advice_to_rea
         assert [key for key, _, _ in record.entries] == [READ_ALL.key, "$alias$/$user.u4$/192.0.2.1"]
 
 
+async def test_after_a_long_outage_everybody_reads_again_instead_of_hearing_old_news(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(announcer_module, "OUTAGE", 0.02)
+    down = [True]
+    consul = FakeConsul(lambda: Fault.REQUEST_LOST if down[0] else Fault.NONE)
+    async with announcing(consul) as announcer:
+        old = announcer.announce([member(1)])
+        await asyncio.sleep(0.1)
+        down[0] = False
+        await asyncio.wait_for(old, 2)
+        (record,) = records(consul)
+        assert [key for key, _, _ in record.entries] == [READ_AGAIN]
+
+
 async def test_a_large_record_is_emptied_when_things_go_quiet(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(announcer_module, "QUIET", 0.01)
     consul = FakeConsul()

@@ -47,7 +47,11 @@ class Host:
 
     def __init__(self, consul: Consul, keys: Keys) -> None:
         self.heard: dict[str, float] = {}
-        self.follower = Follower(consul, keys, keys.access_changes, changed=self._changed)
+        self.slept = 0.0
+        """Seconds that its clock has run on while it did not."""
+        self.follower = Follower(
+            consul, keys, keys.access_changes, changed=self._changed, clock=lambda: time.time() + self.slept
+        )
         self._groups = keys.groups
 
     def _changed(self, changed: list[Changed]) -> None:
@@ -138,6 +142,17 @@ async def test_a_gap_leads_to_a_new_reading(consul: Consul, keys: Keys, eventual
         await consul.transact([Op.set(writer, b'{"first":7,"clock":%d}' % NOW)])
         await eventually(lambda: _is(host.held == {key: b"-1"}), within=5)
         assert host.follower.counters["gaps"] == 1
+
+
+async def test_a_host_that_was_away_for_long_reads_again(consul: Consul, keys: Keys, eventually: Eventually) -> None:
+    async with following(consul, keys) as host:
+        missed = f"{keys.services}ssh_tcp_22/192.0.2.1"
+        await consul.transact([Op.set(missed, b"-1")])  # its record has come and gone
+        host.slept = 100.0
+        await consul.transact(notices.announced(keys, [Op.set(f"{keys.services}ssh_tcp_22/192.0.2.2", b"-1")]))
+        await eventually(lambda: _agree(consul, keys, host), within=5)
+        assert host.follower.counters["absences"] == 1
+        assert missed in host.held
 
 
 async def test_a_record_that_is_removed_is_no_gap_and_its_writer_goes_on(
