@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.frame import Bench, Figures, Result, progress
+from bench.frame import Bench, Result, progress
 from radius_bridge.radius.batches import Receiver, Sender
 from tests.lab.processes import BIN, LabError, Process
 from tests.lab.radius_client import AccountingClient, Status, accounting, request
