@@ -83,6 +83,7 @@ class Announcer:
         """The modify index of our record; 0 if it does not exist."""
         self._written = 0.0
         self._read_again = False
+        self._closing = False
         self._begin_life()
         self.counters: Counter[str] = Counter()
 
@@ -106,11 +107,15 @@ class Announcer:
         self._wake.set()
         return done
 
+    def close(self) -> None:
+        """Has `run` end when all is announced and the record is small: hosts fetch it until it is swept."""
+        self._closing = True
+        self._wake.set()
+
     async def run(self) -> None:
-        """Announces until cancelled."""
+        """Announces until cancelled, or until done after `close`."""
         interval, ended = 0.0, 0.0
-        while True:
-            await self._something_to_do()
+        while await self._something_to_do():
             await asyncio.sleep(max(0.0, ended + interval - time.monotonic()))
             if self._read_again:
                 self._pending.appendleft(READ_ALL)
@@ -137,17 +142,21 @@ class Announcer:
             return min(LONGEST_INTERVAL, max(FIRST_INTERVAL, 2 * interval))
         return max(self._least, interval / 2 if interval > FIRST_INTERVAL else 0.0)
 
-    async def _something_to_do(self) -> None:
-        """Returns when there is something to announce; meanwhile empties the record when things are quiet."""
+    async def _something_to_do(self) -> bool:
+        """True when there is something to announce, False at the end; meanwhile empties the record in quiet times."""
         while not self._pending:
+            is_large = self._record.size > QUIET_BYTES
+            if self._closing and not is_large:
+                return False
             self._wake.clear()
             try:
-                async with asyncio.timeout(QUIET if self._record.size > QUIET_BYTES else None):
+                async with asyncio.timeout(QUIET if is_large else None):
                     await self._wake.wait()
             except TimeoutError:
                 self._record.trim()
                 self.counters["trims"] += 1
                 await self._write()
+        return True
 
     async def _write(self) -> None:
         """Writes the record, however long that takes."""

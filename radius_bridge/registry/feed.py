@@ -31,8 +31,8 @@ KEPT_BYTES: Final = 16 * 1024
 
 KEPT_ANNOUNCEMENTS: Final = 3
 
-QUIET_BYTES: Final = 4 * 1024
-"""A record that is larger is emptied when things go quiet, so that the next wake-up is small again."""
+QUIET_BYTES: Final = 1024
+"""A record that is larger (some ten logins) is emptied when things go quiet: the next wake-up is small again."""
 
 READ_AGAIN: Final = ""
 """An entry with this key says: what you know may be wrong (Consul was restored), read everything again."""

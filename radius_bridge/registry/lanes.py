@@ -29,6 +29,9 @@ from radius_bridge.registry.known import LIMIT, Known
 from radius_bridge.registry.kv import MAX_BYTES, MAX_OPS, Committed, Entry, Op
 from radius_bridge.registry.records import changes, decode_binding, members
 
+LAST_WORDS: Final = 4.0
+"""Seconds that `close` leaves for what is to be announced."""
+
 BACKOFF: Final = (0.05, 1.0)
 """First and longest pause (seconds, before jitter) after Consul failed."""
 
@@ -116,6 +119,7 @@ class Lanes:
         self._open: set[_Ticket] = set()
         self._closed = False
         self._tasks: list[asyncio.Task[None]] = []
+        self._announcers: list[asyncio.Task[None]] = []
         self._announced: dict[Prefix, int] = {}
         """By address, the index of the commit that we announced last."""
         self.known = Known()
@@ -125,7 +129,7 @@ class Lanes:
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._run(lane), name="lane") for lane in self._lanes]
-        self._tasks += [asyncio.create_task(each.run(), name="announcer") for each in (self.access, self.identity)]
+        self._announcers = [asyncio.create_task(each.run(), name="announcer") for each in (self.access, self.identity)]
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -187,11 +191,17 @@ class Lanes:
         return not left
 
     async def close(self) -> None:
-        """Ends all work; what is not committed by now fails with NotRecorded."""
+        """Ends all work, within seconds; what is not committed by now fails with NotRecorded."""
         self._closed = True
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.access.close()
+        self.identity.close()
+        if self._announcers:
+            await asyncio.wait(self._announcers, timeout=LAST_WORDS)
+        for task in self._announcers:
+            task.cancel()
+        await asyncio.gather(*self._tasks, *self._announcers, return_exceptions=True)
         for ticket in list(self._open):
             self._give_up(ticket, "shutting down")
 

@@ -180,7 +180,7 @@ async def test_a_writer_killed_before_it_announced_is_made_up_for_by_the_repetit
         async with Lanes(consul, keys, patience=0.5) as killed:
             await killed.submit(event(Kind.START, "bob", NOW, ADDRESS))
             await eventually(lambda: _agree(consul, keys, host), within=2)
-            killed._tasks[-2].cancel()  # the announcer: as a SIGKILL right after the commit
+            killed._announcers[0].cancel()  # the announcer: as a SIGKILL right after the commit
             with pytest.raises(NotRecorded, match="not announced"):
                 await killed.submit(event(Kind.START, "alice", NOW + 1, ADDRESS))
         assert [key for key in host.held if "bob" in key], "nobody told"
