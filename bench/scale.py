@@ -32,18 +32,15 @@ def run_bench(quick: bool) -> Result:
     cpu: dict[str, float] = {}
     wire8: dict[str, float] = {}
     again: dict[str, float] = {}
-    with (
-        tempfile.TemporaryDirectory(prefix="rb-bench-") as folder,
-        Site.of_this_process("rb-bench", Path(folder), forwarder=False, bridges=max(WRITERS)) as site,
-        SetProbe(site.server) as probe,
-    ):
-        for user in ("alice", "bob"):
-            site.engineer("grant", user, SERVICE)
-        stored = 0
-        for size in SIZES:
+    for size in SIZES:
+        with (
+            tempfile.TemporaryDirectory(prefix="rb-bench-") as folder,
+            Site.of_this_process("rb-bench", Path(folder), forwarder=False, bridges=max(WRITERS)) as site,
+            SetProbe(site.server) as probe,
+        ):
             progress(f"storing {size:,} bindings")
-            restart_with(site, stored, size)
-            stored = size
+            restart_with(site, 0, size)
+            site.engineer("grant", "alice", SERVICE)
             again[str(size)] = prefix_bytes(site.server)
             for writers, found in zip(WRITERS, (wire, wire8), strict=True):
                 progress(f"{logins} logins through {writers} of the bridges")

@@ -63,10 +63,15 @@ def fill(namespace: Namespace, first: int, last: int, address: str = CONSUL, por
 
 
 def restart_with(site: Site, first: int, last: int) -> None:
-    """Stores bindings while bridges and agent are down: to running ones they would be news, to be announced."""
+    """Stores bindings while bridges and agent are down, as if they had been announced long ago."""
     for part in (site.agent, site.bridge, *site.other_bridges):
         part.terminate()
     fill(site.server, first, last)
+    consul = connection(site.server)
+    for writers in ("bridge", "engineer"):  # else what was written since would be announced now
+        consul.request("DELETE", f"/v1/kv/befw/%24lock%24/published-{writers}")
+        consul.getresponse().read()
+    consul.close()
     site.start()
 
 

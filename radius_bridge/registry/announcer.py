@@ -108,7 +108,7 @@ class Announcer:
         return done
 
     def close(self) -> None:
-        """Has `run` end when all is announced and the record is small: hosts fetch it until it is swept."""
+        """Has `run` end when all is announced and read; the record is left empty, and soon swept."""
         self._closing = True
         self._wake.set()
 
@@ -145,12 +145,12 @@ class Announcer:
     async def _something_to_do(self) -> bool:
         """True when there is something to announce, False at the end; meanwhile empties the record in quiet times."""
         while not self._pending:
-            is_large = self._record.size > QUIET_BYTES
-            if self._closing and not is_large:
+            if self._closing and not self._record.size:
                 return False
             self._wake.clear()
+            is_large = self._record.size > QUIET_BYTES
             try:
-                async with asyncio.timeout(QUIET if is_large else None):
+                async with asyncio.timeout(QUIET if is_large or self._closing else None):
                     await self._wake.wait()
             except TimeoutError:
                 self._record.trim()
@@ -164,7 +164,8 @@ class Announcer:
         failures = 0
         began = time.monotonic()
         while True:
-            value = self._record.record(self._clock())
+            ended = self._closing and not self._record.size
+            value = self._record.record(self._clock(), ended=ended)
             tried = [*tried[-7:], value]
             # The folder is a key too, so that a feed without a writer wakes for nothing but itself.
             ops = [Op.cas(self._key, value, self._index)]

@@ -97,7 +97,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     entries: tuple[tuple[str, str | None, int], ...] = ()
     """Key below the root, value (None: gone), Raft index (0: this record's own)."""
     brief: bool = False
-    """True if its writer has ended with it: one call of a command, which writes no second one."""
+    """True if its writer has ended with it: one call of a command, or a bridge that was stopped."""
 
 
 _encode = msgspec.json.Encoder().encode
@@ -183,12 +183,13 @@ class Log:
         self._lines.clear()
         self._size = 0
 
-    def record(self, now: float) -> bytes:
-        """The record as it is to be written."""
-        return b'{"first":%d,"clock":%.3f,"entries":[%b]}' % (
+    def record(self, now: float, *, ended: bool = False) -> bytes:
+        """The record as it is to be written; `ended` if it is the writer's last."""
+        return b'{"first":%d,"clock":%.3f,"entries":[%b]%b}' % (
             self.first,
             now,
             b",".join(line for line, _, _ in self._lines),
+            b',"brief":true' if ended else b"",
         )
 
     def _forget(self, now: float, fresh: int) -> None:

@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import signal
 import sys
 
 from bench.frame import machine, versions
@@ -29,6 +30,7 @@ def main() -> int:
     if os.geteuid() != 0:
         print("script/acceptance needs root: it makes network namespaces", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is cleaned up
     good = True
     for scenario in chosen:
         if scenario is None:
