@@ -11,7 +11,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from bench.frame import Bench, Result, percentile, progress
-from bench.scale import _cpu
+from bench.store import cpu_seconds
 from tests.lab.netns import Namespace, link
 from tests.lab.processes import BIN, Process
 from tests.lab.radius_client import Status, accounting
@@ -37,9 +37,9 @@ def run_bench(quick: bool) -> Result:
             progress(f"{size} followers, {logins} logins")
             with ExitStack() as stack:
                 fleet = Fleet(site, size, stack)
-                cpu = _cpu(site.consul.pid)
+                cpu = cpu_seconds(site.consul.pid)
                 took = [fleet.login(site, number) for number in range(logins)]
-                consul_cpu[str(size)] = round((_cpu(site.consul.pid) - cpu) / logins * 1000, 3)
+                consul_cpu[str(size)] = round((cpu_seconds(site.consul.pid) - cpu) / logins * 1000, 3)
             p50[str(size)] = round(percentile(took, 50) * 1000, 3)
             p99[str(size)] = round(percentile(took, 99) * 1000, 3)
     figures = {"last_agent_p50_ms": p50, "last_agent_p99_ms": p99, "consul_cpu_ms_per_login": consul_cpu}
@@ -54,9 +54,9 @@ class Fleet:
         self._sizes: list[int] = []
         for part, start in enumerate(range(0, size, PER_NAMESPACE)):
             count = min(PER_NAMESPACE, size - start)
-            namespace = stack.enter_context(Namespace(f"{site.radius.name}-hosts{part}"))
+            namespace = stack.enter_context(Namespace(f"{site.radius.name}-h{size}p{part}"))
             network = f"100.64.{part}"
-            link(namespace, "consul", (f"{network}.2/24",), site.radius, f"hosts{part}", (f"{network}.1/24",))
+            link(namespace, "consul", (f"{network}.2/24",), site.radius, f"h{size}p{part}", (f"{network}.1/24",))
             namespace.run("ip", "route", "add", "default", "via", f"{network}.1")
             log = site.directory / f"fleet-{size}-{part}.log"
             process = Process(

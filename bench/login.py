@@ -17,7 +17,7 @@ from itertools import count, islice
 from pathlib import Path
 
 from bench.frame import Bench, Figures, Result, milliseconds, progress
-from bench.store import background, connection, restart_with
+from bench.store import background, connection, restart_with, settle
 from tests.lab.ipset import SetProbe
 from tests.lab.processes import LabError, Process, run, wait_until
 from tests.lab.radius_client import Status, accounting, is_response, request
@@ -35,8 +35,9 @@ STORED = 100_000
 BUSY_PER_S = 1000
 """Logins of others each second, for the second half."""
 
-PAUSE = 0.01
-"""Seconds between two logins, so that each meets a system that has done with the last."""
+PAUSE = 0.05
+"""Seconds between two logins: each meets a system that has done with the last, and all of them together everything
+that such a system does every ten seconds."""
 
 WATCHED = "without/members/"
 WATCHED_SET = "without"
@@ -59,6 +60,7 @@ def run_bench(quick: bool) -> Result:
         progress(f"storing {STORED:,} bindings")
         restart_with(site, 0, STORED)
         _grant_all(site, 2 * logins)
+        settle(site)
         progress(f"{logins} logins")
         idle = _logins(site, probe, range(logins))
         progress(f"{logins} logins while {BUSY_PER_S:,} others log in each second")

@@ -10,7 +10,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from bench.frame import Bench, Result, progress
-from bench.store import prefix_bytes, restart_with
+from bench.store import cpu_seconds, prefix_bytes, restart_with
 from tests.lab.ipset import SetProbe
 from tests.lab.processes import wait_until
 from tests.lab.radius_client import AccountingClient, Status, accounting
@@ -28,6 +28,7 @@ _numbers = itertools.count(1)
 def run_bench(quick: bool) -> Result:
     """Counts on the link between the protected host and Consul, where nothing else talks."""
     logins = 40 if quick else 200
+    several = WRITERS[:1] if quick else WRITERS
     wire: dict[str, float] = {}
     cpu: dict[str, float] = {}
     wire8: dict[str, float] = {}
@@ -35,14 +36,14 @@ def run_bench(quick: bool) -> Result:
     for size in SIZES:
         with (
             tempfile.TemporaryDirectory(prefix="rb-bench-") as folder,
-            Site.of_this_process("rb-bench", Path(folder), forwarder=False, bridges=max(WRITERS)) as site,
+            Site.of_this_process("rb-bench", Path(folder), forwarder=False, bridges=max(several)) as site,
             SetProbe(site.server) as probe,
         ):
             progress(f"storing {size:,} bindings")
             restart_with(site, 0, size)
             site.engineer("grant", "alice", SERVICE)
             again[str(size)] = prefix_bytes(site.server)
-            for writers, found in zip(WRITERS, (wire, wire8), strict=True):
+            for writers, found in zip(several, (wire, wire8), strict=False):
                 progress(f"{logins} logins through {writers} of the bridges")
                 found[str(size)], spent = _measure(site, probe, logins, writers)
                 if writers == 1:
@@ -50,7 +51,7 @@ def run_bench(quick: bool) -> Result:
     figures = {
         "bytes_per_login_per_host": wire,
         "cpu_ms_per_login_per_host": cpu,
-        "bytes_per_login_per_host_8_writers": wire8,
+        **({"bytes_per_login_per_host_8_writers": wire8} if wire8 else {}),
     }
     return Result(figures, {"prefix_read_bytes": again})
 
@@ -60,10 +61,10 @@ def _measure(site: Site, probe: SetProbe, logins: int, writers: int) -> tuple[fl
     clients = [site.accounting_client(bridge=number) for number in range(writers)]
     _login(clients[0], probe)  # whatever a first one costs
     time.sleep(3)  # records that became large are emptied when things go quiet
-    bytes_before, cpu_before = _bytes(site), _cpu(site.agent.pid)
+    bytes_before, cpu_before = _bytes(site), cpu_seconds(site.agent.pid)
     for number in range(logins):
         _login(clients[number % writers], probe)
-    taken = _bytes(site) - bytes_before, _cpu(site.agent.pid) - cpu_before
+    taken = _bytes(site) - bytes_before, cpu_seconds(site.agent.pid) - cpu_before
     for client in clients:
         client.sock.close()
     return round(taken[0] / logins, 1), round(taken[1] / logins * 1000, 3)
@@ -81,11 +82,6 @@ def _bytes(site: Site) -> int:
     """Octets that the host's link to Consul has carried, both ways, headers included."""
     counters = [f"/sys/class/net/consul/statistics/{way}_bytes" for way in ("rx", "tx")]
     return sum(map(int, site.server.run("cat", *counters).stdout.split()))
-
-
-def _cpu(pid: int) -> float:
-    """Seconds that the process has spent on a processor."""
-    return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 BENCH = Bench("scale", "bytes and CPU per login and host, with 100 to 100,000 bindings and 1 and 8 writers", run_bench)

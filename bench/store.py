@@ -4,15 +4,17 @@ import base64
 import http.client
 import json
 import socket
+import time
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
+from pathlib import Path
 
 from radius_bridge.identity.bindings import Binding, Claim
 from radius_bridge.policy.members import parse_prefix, user_group
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.records import encode
 from tests.lab.netns import Namespace
-from tests.lab.processes import BIN, LabError, Process
+from tests.lab.processes import BIN, LabError, Process, wait_until
 from tests.lab.site import BRIDGE_PORT, CONSUL, CONSUL_PORT, RADIUS, Site
 
 FIRST = int(IPv4Address("10.100.0.0"))
@@ -73,6 +75,22 @@ def restart_with(site: Site, first: int, last: int) -> None:
         consul.getresponse().read()
     consul.close()
     site.start()
+
+
+def settle(site: Site) -> None:
+    """Waits until bridge and agent have done what a start brings with it: a second with less than 5% of a core."""
+
+    def is_quiet() -> bool:
+        before = cpu_seconds(site.bridge.pid) + cpu_seconds(site.agent.pid)
+        time.sleep(1)
+        return cpu_seconds(site.bridge.pid) + cpu_seconds(site.agent.pid) - before < 0.05
+
+    wait_until(is_quiet, "bridge and agent to be idle", timeout=60)
+
+
+def cpu_seconds(pid: int) -> float:
+    """Seconds that a process has spent on a processor."""
+    return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
 
 
 def prefix_bytes(namespace: Namespace) -> int:
