@@ -30,6 +30,7 @@ def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lanes_module, "BACKOFF", (0.001, 0.01))
     monkeypatch.setattr(announcer_module, "BACKOFF", (0.001, 0.01))
     monkeypatch.setattr(announcer_module, "FIRST_INTERVAL", 0.001)
+    monkeypatch.setattr(announcer_module, "QUIET", 0.001)  # which a writer that ends gives its followers, too
 
 
 def make_lanes(consul: FakeConsul, **options: float) -> Lanes:
