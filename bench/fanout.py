@@ -50,6 +50,7 @@ class Fleet:
     """Followers in some namespaces beside the site."""
 
     def __init__(self, site: Site, size: int, stack: ExitStack) -> None:
+        self._size = size
         self._logs: list[Path] = []
         self._sizes: list[int] = []
         for part, start in enumerate(range(0, size, PER_NAMESPACE)):
@@ -73,10 +74,10 @@ class Fleet:
 
     def login(self, site: Site, number: int) -> float:
         """Seconds from sending the Accounting-Request until the last follower heard."""
-        address = str(IPv4Address(FIRST + number + 1))
+        address = str(IPv4Address(FIRST + 100 * self._size + number))
         with site.accounting_client() as nas:
             began = time.time()
-            assert nas.send(accounting(Status.START, "alice", f"fanout-{number}", address)) is not None
+            assert nas.send(accounting(Status.START, "alice", f"fanout-{address}", address)) is not None
             last = 0.0
             for log, size in zip(self._logs, self._sizes, strict=True):
                 last = max(last, _heard_by_all(log, address, size))
