@@ -75,7 +75,7 @@ def run_bench(quick: bool) -> Result:
         site.bridge.terminate()
         progress(f"{changes} changes heard by consul watch")
         peers = _watched(site, probe, changes)
-    return Result({"idle": idle, "loaded": loaded}, peers)
+    return Result({**idle, "idle": idle, "loaded": loaded}, peers)
 
 
 def _addresses() -> Iterator[str]:
