@@ -12,6 +12,9 @@ from tests.lab.tcp import Knock, Outcome, connect, knock
 
 pytestmark = pytest.mark.e2e
 
+RESET = 0.5
+"""Seconds within which even a busy machine tells a reset from a packet that was dropped (a second at least)."""
+
 AT_ONCE = 0.1
 """Seconds within which a refusal must be felt."""
 
@@ -76,7 +79,7 @@ def wait_open(site: Site, person: Person, version: int) -> None:
 def test_before_the_login_a_refusal_is_felt_at_once(site: Site, version: int) -> None:
     attempt = try_it(site, ALICE, version)
     assert attempt.outcome is Outcome.REFUSED
-    assert attempt.seconds < AT_ONCE
+    assert attempt.seconds < RESET
 
 
 @families
@@ -92,7 +95,7 @@ def test_a_login_lets_nobody_in_who_is_not_granted(site: Site, login: Login, ver
     wait_open(site, ALICE, version)
     attempt = try_it(site, BOB, version)
     assert attempt.outcome is Outcome.REFUSED
-    assert attempt.seconds < AT_ONCE
+    assert attempt.seconds < RESET
 
 
 @families
