@@ -40,3 +40,18 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """Calling-Station-Id, as it came."""
     within: Container[Prefix] | None = None
     """The only addresses that the source may bind or end; None: all."""
+
+
+class Lease(msgspec.Struct, frozen=True, gc=False):
+    """What a DHCP server says about one address (RFC 2131 §3, RFC 8415 §6). All times are epoch seconds."""
+
+    address: Prefix
+    """One address; for a delegated prefix, the network."""
+    mac: str
+    """Of the station that holds it (`identity.macs`); empty if the server does not say."""
+    at: float
+    """When it was given or last renewed, or when it ended."""
+    expires: float
+    """When it ends; at or before `at` for one that was released or declined, or has expired."""
+    source: str
+    """The lease source that told us."""
