@@ -63,6 +63,12 @@ def open_tcp(host: str, port: int) -> socket.socket:
     return sock
 
 
+def local_address(sock: socket.socket) -> tuple[str, int]:
+    """Address and port that are open."""
+    host, port = sock.getsockname()[:2]
+    return host, port
+
+
 def endpoint(host: str, port: int) -> str:
     """As people write it: `192.0.2.1:1813`, `[2001:db8::1]:1813`."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -2,6 +2,7 @@
 
 import hashlib
 import ssl
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,22 @@ SECRET = b"radsec"
 
 _WRONG = {
     3: "there is no CRL of its CA in crl_file",
+    7: "it is of another CA of the same name",
+    8: "the CRL of its CA is not signed by that CA",
     9: "it is not valid yet",
     10: "it is expired",
+    11: "the CRL of its CA is not valid yet",
     12: "the CRL of its CA is expired",
     18: "it is self-signed",
     19: "it is of another CA (whose root it brings along)",
     20: "it is of another CA",
     21: "it is of another CA",
     23: "it is revoked",
+    24: "its issuer is no CA",
     26: "it is not for TLS clients (extended key usage)",
+    66: "its key is too short",
+    67: "its CA's key is too short",
+    68: "its signature's hash is too weak",
 }
 """By OpenSSL's X509_V_ERR code."""
 
@@ -98,6 +106,12 @@ def _short(error: Exception) -> str:
 def problem(code: int) -> str:
     """What is wrong with a certificate, by OpenSSL's code (X509_V_ERR)."""
     return _WRONG.get(code, f"OpenSSL refuses it (code {code})")
+
+
+def foreign(offered: Iterable[bytes]) -> str:
+    """What is wrong with a peer that offers, by ALPN, none of the protocols that we speak."""
+    shown = ", ".join(name[:32].decode("ascii", "backslashreplace") for name in list(offered)[:4])
+    return f"TLS: it offers {shown} and not {ALPN} (ALPN)"
 
 
 def why_refused(error: Exception) -> str:

@@ -44,8 +44,7 @@ class Udp:
     @property
     def address(self) -> tuple[str, int]:
         """Address and port that are open."""
-        host, port = self._socket.getsockname()[:2]
-        return host, port
+        return sockets.local_address(self._socket)
 
     def close(self) -> None:
         """Stops reading; what is in flight can still be answered."""

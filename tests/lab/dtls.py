@@ -11,8 +11,12 @@ from tests.lab.pki import Identity
 class DtlsPeer:
     """One session with a server. Nothing blocks: call `shake_hands` and `hear` until they tell."""
 
-    def __init__(self, server: tuple[str, int], ca: Path, identity: Identity | None) -> None:
+    def __init__(
+        self, server: tuple[str, int], ca: Path, identity: Identity | None, alpn: tuple[bytes, ...] = ()
+    ) -> None:
         context = SSL.Context(SSL.DTLS_CLIENT_METHOD)
+        if alpn:
+            context.set_alpn_protos(list(alpn))
         context.load_verify_locations(str(ca))
         context.set_verify(SSL.VERIFY_PEER, lambda c, x, code, depth, good: bool(good))
         if identity is not None:

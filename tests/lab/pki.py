@@ -56,7 +56,7 @@ class Authority:
         self.certificate = self.identity.certificate
         """The CA's own certificate."""
         self.crl = folder / f"{label}.crl"
-        self._write_crl()
+        self.write_crl()
 
     def issue(
         self, label: str, *names: str, valid: timedelta = 30 * DAY, common: str | None = None, self_signed: bool = False
@@ -80,7 +80,7 @@ class Authority:
         self._revoked.append(
             x509.RevokedCertificateBuilder().serial_number(number).revocation_date(datetime.now(UTC)).build()
         )
-        self._write_crl()
+        self.write_crl()
 
     def _builder(
         self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, valid: timedelta, issuer: x509.Name | None = None
@@ -101,10 +101,11 @@ class Authority:
     ) -> x509.Certificate:
         return builder.sign(key or self._key, hashes.SHA256())
 
-    def _write_crl(self) -> None:
+    def write_crl(self, valid: timedelta = 30 * DAY) -> None:
+        """Writes the revocation list anew; with a negative `valid`, its nextUpdate is over."""
         now = datetime.now(UTC)
         builder = x509.CertificateRevocationListBuilder().issuer_name(self._name)
-        builder = builder.last_update(now - DAY).next_update(now + 30 * DAY)
+        builder = builder.last_update(now - 2 * DAY).next_update(now + valid)
         for revoked in self._revoked:
             builder = builder.add_revoked_certificate(revoked)
         made = builder.sign(self._key, hashes.SHA256())

@@ -4,7 +4,7 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator
 from contextlib import suppress
-from datetime import timedelta
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,50 +12,38 @@ import structlog
 from OpenSSL import SSL
 from structlog.testing import capture_logs
 
-from radius_bridge.policy.members import parse_prefix
-from radius_bridge.radius import dtls, status, tls
-from radius_bridge.radius.accounting import Rules
-from radius_bridge.radius.clients import Client, Clients, Networks
+from radius_bridge.radius import dtls, status
 from radius_bridge.radius.dtls import Dtls
 from radius_bridge.radius.packet import is_response
-from radius_bridge.radius.service import Service
+from radius_bridge.radius.secured import Limits
 from tests.lab.dtls import DtlsPeer
-from tests.lab.pki import Authority, Identity
-from tests.lab.radius_client import Status, accounting, request
-from tests.radius.recorder import Recorder, until
+from tests.lab.pki import Identity
+from tests.radius import secured
+from tests.radius.recorder import until
+from tests.radius.secured import CLIENTS, REFUSED, SecuredLab
 
-CLIENTS = Clients(
-    [Client("campus", None, tls.SECRET, Networks([parse_prefix("10.0.0.0/8")]), certificate_name="proxy.example.org")]
-)
+LIMITS = Limits(connections=16)
 ASKED = status.request(7, dtls.SECRET)
 
 
 def login(number: int = 1, secret: bytes = dtls.SECRET) -> bytes:
-    return request(number % 256, accounting(Status.START, "alice", f"s{number}", "10.1.2.3"), secret)
+    return secured.login(number, secret)
 
 
-class Lab:
+class Lab(SecuredLab):
     """A CA, a listener, its recorder, and peers."""
 
     def __init__(self, folder: Path) -> None:
-        self.ca = Authority(folder)
-        self.ours = self.ca.issue("bridge", "bridge.example.org")
-        self.proxy = self.ca.issue("proxy", "proxy.example.org")
-        self.recorder = Recorder()
+        super().__init__(folder)
         self.server = self.serve()
         self._peers: list[DtlsPeer] = []
 
-    def load(self) -> tls.Tls:
-        return tls.load(tls.Files(self.ours.certificate, self.ours.key, self.ca.certificate, self.ca.crl))
-
-    def serve(self, **limits: float) -> Dtls:
-        service = Service(Rules(default_lease=3600, never_bind=Networks([])), self.recorder.submit)
-        limit = int(limits.pop("limit", 16))
-        self.server = Dtls("127.0.0.1", 0, self.load(), CLIENTS, service, limit=limit, **limits)
+    def serve(self, limits: Limits = LIMITS) -> Dtls:
+        self.server = Dtls("127.0.0.1", 0, self.load(), CLIENTS, self.service, limits)
         return self.server
 
-    def peer(self, identity: Identity | None) -> DtlsPeer:
-        self._peers.append(DtlsPeer(self.server.address, self.ca.certificate, identity))
+    def peer(self, identity: Identity | None, *alpn: bytes) -> DtlsPeer:
+        self._peers.append(DtlsPeer(self.server.address, self.ca.certificate, identity, alpn))
         return self._peers[-1]
 
     async def connect(self) -> DtlsPeer:
@@ -140,34 +128,10 @@ async def test_rfc_6347_4_2_8_a_peer_that_was_restarted_begins_anew_on_the_same_
     assert len(lab.server.sessions) == 1
 
 
-REFUSALS = {
-    "expired": "certificate: it is expired",
-    "self-signed": "certificate: it is self-signed",
-    "other": "certificate: it is of another CA",
-    "revoked": "certificate: it is revoked",
-    "none": "certificate: it shows none",
-    "stranger": "no client has this certificate",
-}
-
-
-@pytest.mark.parametrize("kind", REFUSALS)
-async def test_rfc_7360_who_is_refused_is_logged_in_one_line_that_says_why(lab: Lab, kind: str, tmp_path: Path) -> None:
-    names = ("proxy.example.org",)
-    match kind:
-        case "expired":
-            identity: Identity | None = lab.ca.issue(kind, *names, valid=timedelta(days=-1))
-        case "self-signed":
-            identity = lab.ca.issue(kind, *names, self_signed=True)
-        case "other":
-            identity = Authority(tmp_path, "other-ca").issue(kind, *names)
-        case "stranger":
-            identity = lab.ca.issue(kind, "stranger.example.org")
-        case "none":
-            identity = None
-        case _:
-            identity = lab.ca.issue(kind, *names)
-            lab.ca.revoke(identity)
-            lab.server.reload(lab.load(), CLIENTS)
+@pytest.mark.parametrize("reason", REFUSED)
+async def test_rfc_7360_who_is_refused_is_logged_in_one_line_that_says_why(lab: Lab, reason: str) -> None:
+    identity = REFUSED[reason](lab.ca)
+    lab.server.reload(lab.load(), CLIENTS)
     peer = lab.peer(identity)
     with capture_logs() as log:
 
@@ -177,8 +141,23 @@ async def test_rfc_7360_who_is_refused_is_logged_in_one_line_that_says_why(lab: 
             return bool(log)
 
         await until(is_refused)
-    assert [line["reason"] for line in log] == [REFUSALS[kind]]
+    assert [line["reason"] for line in log] == [reason]
     assert not lab.server.sessions
+
+
+async def test_rfc_9765_3_a_peer_that_offers_only_other_protocols_is_refused_by_an_alert(lab: Lab) -> None:
+    peer = lab.peer(lab.proxy, b"radius/1.1", b"h2")
+    with capture_logs() as log, pytest.raises(SSL.Error, match="no application protocol"):
+        await until(peer.shake_hands)
+    assert [line["reason"] for line in log] == ["TLS: it offers radius/1.1, h2 and not radius/1.0 (ALPN)"]
+    assert not lab.server.sessions
+
+
+async def test_rfc_9765_3_the_protocol_is_radius_1_0(lab: Lab) -> None:
+    peer = lab.peer(lab.proxy, b"radius/1.1", b"radius/1.0")
+    await until(peer.shake_hands)
+    peer.send(ASKED)
+    assert is_response(await heard(peer), ASKED, dtls.SECRET)
 
 
 @pytest.mark.parametrize("data", [login(1, b"another"), b"garbage"], ids=["wrong secret", "no RADIUS"])
@@ -203,14 +182,14 @@ async def test_octets_that_are_no_dtls_change_nothing(lab: Lab) -> None:
 
 async def test_a_silent_peer_is_forgotten(lab: Lab) -> None:
     lab.close()
-    lab.serve(idle=0.3, handshake=0.3)
+    lab.serve(replace(LIMITS, idle=0.3, handshake=0.3))
     await lab.connect()
     await until(lambda: not lab.server.sessions)
 
 
 async def test_sessions_beyond_the_limit_are_not_begun(lab: Lab) -> None:
     lab.close()
-    lab.serve(limit=1)
+    lab.serve(replace(LIMITS, connections=1))
     await lab.connect()
     late = lab.peer(lab.proxy)
     with capture_logs() as log:

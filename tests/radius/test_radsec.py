@@ -3,37 +3,29 @@
 import asyncio
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from datetime import timedelta
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import structlog
 from structlog.testing import capture_logs
 
-from radius_bridge.policy.members import parse_prefix
 from radius_bridge.radius import status, tls
-from radius_bridge.radius.accounting import Rules
-from radius_bridge.radius.clients import Client, Clients, Networks
+from radius_bridge.radius.clients import Clients
 from radius_bridge.radius.packet import is_response
 from radius_bridge.radius.radsec import Radsec
-from radius_bridge.radius.service import Service
+from radius_bridge.radius.secured import Limits
 from tests.lab.pki import Authority, Identity
-from tests.lab.radius_client import Status, accounting, request
-from tests.radius.recorder import Recorder, until
+from tests.radius import secured
+from tests.radius.recorder import until
+from tests.radius.secured import CLIENTS, REFUSED, SecuredLab, client
 
-RULES = Rules(default_lease=3600, never_bind=Networks([]))
-EVERYWHERE = Networks([parse_prefix("10.0.0.0/8")])
-
-
-def client(name: str, *, certificate_name: str | None = None, fingerprint: bytes | None = None) -> Client:
-    return Client(name, None, tls.SECRET, EVERYWHERE, certificate_name=certificate_name, fingerprint=fingerprint)
-
-
-CLIENTS = Clients([client("campus", certificate_name="proxy.example.org")])
+LIMITS = Limits(connections=16)
 
 
 def login(number: int = 1, secret: bytes = tls.SECRET) -> bytes:
-    return request(number % 256, accounting(Status.START, "alice", f"s{number}", "10.1.2.3"), secret)
+    return secured.login(number, secret)
 
 
 @pytest.fixture(autouse=True)
@@ -42,34 +34,24 @@ def plain_log() -> Iterator[None]:
     structlog.reset_defaults()
 
 
-class Lab:
+class Lab(SecuredLab):
     """A CA, a RadSec listener, its recorder."""
 
     def __init__(self, folder: Path) -> None:
-        self.ca = Authority(folder)
-        self.ours = self.ca.issue("bridge", "bridge.example.org")
-        self.proxy = self.ca.issue("proxy", "proxy.example.org")
-        self.recorder = Recorder()
-        self.service = Service(RULES, self.recorder.submit)
+        super().__init__(folder)
         self.servers: list[Radsec] = []
         self._writers: list[asyncio.StreamWriter] = []
 
-    def load(self) -> tls.Tls:
-        return tls.load(tls.Files(self.ours.certificate, self.ours.key, self.ca.certificate, self.ca.crl))
-
-    def serve(self, clients: Clients = CLIENTS, **limits: float) -> Radsec:
-        connections = int(limits.pop("connections", 16))
-        self.servers.append(
-            Radsec("127.0.0.1", 0, self.load(), clients, self.service, connections=connections, **limits)
-        )
+    def serve(self, clients: Clients = CLIENTS, limits: Limits = LIMITS) -> Radsec:
+        self.servers.append(Radsec("127.0.0.1", 0, self.load(), clients, self.service, limits))
         return self.servers[-1]
 
-    def context(self, identity: Identity | None, *, alpn: str | None = tls.ALPN) -> ssl.SSLContext:
+    def context(self, identity: Identity | None, *, alpn: tuple[str, ...] = (tls.ALPN,)) -> ssl.SSLContext:
         context = ssl.create_default_context(cafile=str(self.ca.certificate))
         if identity is not None:
             context.load_cert_chain(identity.certificate, identity.key)
-        if alpn is not None:
-            context.set_alpn_protocols([alpn])
+        if alpn:
+            context.set_alpn_protocols(alpn)
         return context
 
     async def connect(
@@ -204,39 +186,14 @@ async def test_rfc_6614_2_3_peers_are_told_apart_by_name_common_name_or_fingerpr
     assert [event.source for event in lab.recorder.events] == ["campus", "branch", "pinned"]
 
 
-REFUSALS = {
-    "expired": "certificate: it is expired",
-    "self-signed": "certificate: it is self-signed",
-    "other": "certificate: it is of another CA",
-    "revoked": "certificate: it is revoked",
-    "none": "certificate: it shows none",
-    "stranger": "no client has this certificate",
-}
-
-
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize("kind", REFUSALS)
+@pytest.mark.parametrize("reason", REFUSED)
 async def test_rfc_6614_2_3_who_is_refused_is_logged_in_one_line_that_says_why(
-    lab: Lab, kind: str, version: ssl.TLSVersion, tmp_path: Path
+    lab: Lab, reason: str, version: ssl.TLSVersion
 ) -> None:
-    names = ("proxy.example.org",)
-    match kind:
-        case "expired":
-            identity: Identity | None = lab.ca.issue(kind, *names, valid=timedelta(days=-1))
-        case "self-signed":
-            identity = lab.ca.issue(kind, *names, self_signed=True)
-        case "other":
-            identity = Authority(tmp_path, "other-ca").issue(kind, *names)
-        case "stranger":
-            identity = lab.ca.issue(kind, "stranger.example.org")
-        case "none":
-            identity = None
-        case _:
-            identity = lab.ca.issue(kind, *names)
-            lab.ca.revoke(identity)
-    server = lab.serve()
-    context = lab.context(identity)
+    context = lab.context(REFUSED[reason](lab.ca))
     context.minimum_version = context.maximum_version = version
+    server = lab.serve()
     with capture_logs() as log:
         try:
             peer = await lab.connect(server, context=context)
@@ -245,18 +202,65 @@ async def test_rfc_6614_2_3_who_is_refused_is_logged_in_one_line_that_says_why(
         else:
             assert await peer.is_closed()
         await until(lambda: bool(log))
-    assert [line["reason"] for line in log] == [REFUSALS[kind]]
+    assert [line["reason"] for line in log] == [reason]
     assert log[0]["source"].startswith("127.0.0.1:")
 
 
-async def test_rfc_9765_the_protocol_is_radius_1_0(lab: Lab) -> None:
-    server = lab.serve()
-    peer = await lab.connect(server)
+@pytest.mark.parametrize("alpn", [("radius/1.0",), ("radius/1.1", "radius/1.0")])
+async def test_rfc_9765_3_the_protocol_is_radius_1_0(lab: Lab, alpn: tuple[str, ...]) -> None:
+    peer = await lab.connect(lab.serve(), context=lab.context(lab.proxy, alpn=alpn))
     assert peer.writer.get_extra_info("ssl_object").selected_alpn_protocol() == "radius/1.0"
-    # Those that know nothing of ALPN speak RADIUS/1.0 too.
-    silent = await lab.connect(server, context=lab.context(lab.proxy, alpn=None))
+
+
+async def test_rfc_6614_a_peer_that_knows_nothing_of_alpn_is_taken(lab: Lab) -> None:
+    silent = await lab.connect(lab.serve(), context=lab.context(lab.proxy, alpn=()))
     silent.send(status.request(7, tls.SECRET))
     assert (await silent.hear())[:2] == b"\x05\x07"
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_rfc_9765_3_a_peer_that_offers_only_other_protocols_is_refused_by_an_alert(
+    lab: Lab, version: ssl.TLSVersion
+) -> None:
+    server = lab.serve()
+    context = lab.context(lab.proxy, alpn=("radius/1.1", "h2"))
+    context.minimum_version = context.maximum_version = version
+    with capture_logs() as log:
+        with pytest.raises(ssl.SSLError, match=r"(?i)no.application.protocol"):
+            await lab.connect(server, context=context)
+        await until(lambda: bool(log))
+    assert [line["reason"] for line in log] == ["TLS: it offers radius/1.1, h2 and not radius/1.0 (ALPN)"]
+    (await lab.connect(server)).send(login())
+    await lab.recorder.recorded(1)
+
+
+async def test_a_client_hello_may_come_in_pieces(lab: Lab) -> None:
+    server = lab.serve()
+    here, there = ssl.MemoryBIO(), ssl.MemoryBIO()
+    connection = lab.context(lab.proxy).wrap_bio(here, there, server_hostname="bridge.example.org")
+    with pytest.raises(ssl.SSLWantReadError):
+        connection.do_handshake()
+    hello = there.read()
+    reader, writer = await asyncio.open_connection(*server.address)
+    for piece in (hello[:1], hello[1:7], hello[7:-1], hello[-1:]):
+        assert not reader.at_eof()
+        writer.write(piece)
+        await asyncio.sleep(0.01)  # so that it is a segment of its own; nothing depends on it
+    async with asyncio.timeout(5):
+        assert (await reader.readexactly(6))[0::5] == b"\x16\x02"  # ServerHello
+    writer.close()
+
+
+async def test_who_hangs_up_within_its_client_hello_is_refused(lab: Lab) -> None:
+    server = lab.serve()
+    with capture_logs() as log:
+        for octets in (b"\x16\x03\x01\x02\x00\x01", b"GET / HTTP/1.0\r\n\r\n", b""):
+            _, writer = await asyncio.open_connection(*server.address)
+            writer.write(octets)
+            writer.close()
+        await until(lambda: not server.pending)
+    assert log
+    assert all(line["reason"].startswith("TLS: ") for line in log)
 
 
 async def test_tls_older_than_1_2_is_refused(lab: Lab) -> None:
@@ -274,19 +278,22 @@ async def test_no_session_is_resumed_and_so_there_is_no_0_rtt(lab: Lab) -> None:
     assert session is None or not session.has_ticket
 
 
-async def test_a_handshake_that_takes_too_long_ends(lab: Lab) -> None:
-    server = lab.serve(handshake=0.1)
+@pytest.mark.parametrize("octets", [b"", b"\x16\x03\x01"], ids=["silent", "slow"])
+async def test_a_handshake_that_takes_too_long_ends(lab: Lab, octets: bytes) -> None:
+    server = lab.serve(limits=replace(LIMITS, handshake=0.1))
     with capture_logs() as log:
         reader, writer = await asyncio.open_connection(*server.address)
+        writer.write(octets)
         async with asyncio.timeout(5):
-            assert await reader.read() == b""
+            with suppress(ConnectionResetError):
+                assert await reader.read() == b""
         writer.close()
         await until(lambda: bool(log))
-    assert log[0]["reason"].startswith("TLS: ")
+    assert [line["reason"] for line in log] == ["TLS: the handshake took too long"]
 
 
 async def test_an_idle_connection_ends_and_one_that_asks_for_the_status_does_not(lab: Lab) -> None:
-    server = lab.serve(idle=0.5)
+    server = lab.serve(limits=replace(LIMITS, idle=0.5))
     idle, alive = await lab.connect(server), await lab.connect(server)
     closed = asyncio.create_task(idle.is_closed())
     while not closed.done():
@@ -297,7 +304,7 @@ async def test_an_idle_connection_ends_and_one_that_asks_for_the_status_does_not
 
 
 async def test_connections_beyond_the_limit_are_closed_as_they_come(lab: Lab) -> None:
-    server = lab.serve(connections=2)
+    server = lab.serve(limits=replace(LIMITS, connections=2))
     kept = [await lab.connect(server) for _ in range(2)]
     with pytest.raises((ConnectionError, ssl.SSLError)):
         await lab.connect(server)

@@ -1,0 +1,80 @@
+"""What the tests of RadSec and DTLS share: a CA, a service with its recorder, and who is refused for which reason."""
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+from radius_bridge.policy.members import parse_prefix
+from radius_bridge.radius import tls
+from radius_bridge.radius.accounting import Rules
+from radius_bridge.radius.clients import Client, Clients, Networks
+from radius_bridge.radius.service import Service
+from tests.lab.pki import Authority, Identity
+from tests.lab.radius_client import Status, accounting, request
+from tests.radius.recorder import Recorder
+
+NAMES = ("proxy.example.org",)
+
+
+def client(name: str, *, certificate_name: str | None = None, fingerprint: bytes | None = None) -> Client:
+    """A client that may bind 10.0.0.0/8."""
+    networks = Networks([parse_prefix("10.0.0.0/8")])
+    return Client(name, None, tls.SECRET, networks, certificate_name=certificate_name, fingerprint=fingerprint)
+
+
+CLIENTS = Clients([client("campus", certificate_name=NAMES[0])])
+
+
+def login(number: int, secret: bytes) -> bytes:
+    """A Start with that Identifier and session."""
+    return request(number % 256, accounting(Status.START, "alice", f"s{number}", "10.1.2.3"), secret)
+
+
+class SecuredLab:
+    """A CA, the certificates of both sides, and a service."""
+
+    def __init__(self, folder: Path) -> None:
+        self.ca = Authority(folder)
+        self.ours = self.ca.issue("bridge", "bridge.example.org")
+        self.proxy = self.ca.issue("proxy", *NAMES)
+        self.recorder = Recorder()
+        self.service = Service(Rules(default_lease=3600, never_bind=Networks([])), self.recorder.submit)
+
+    @property
+    def files(self) -> tls.Files:
+        """What the bridge reads."""
+        return tls.Files(self.ours.certificate, self.ours.key, self.ca.certificate, self.ca.crl)
+
+    def load(self) -> tls.Tls:
+        """The files as they are now."""
+        return tls.load(self.files)
+
+
+def _revoked(ca: Authority) -> Identity:
+    identity = ca.issue("revoked", *NAMES)
+    ca.revoke(identity)
+    return identity
+
+
+def _of_another_ca(ca: Authority, label: str) -> Identity:
+    folder = ca.certificate.parent / "other"
+    folder.mkdir()
+    return Authority(folder, label).issue("proxy", *NAMES)
+
+
+def _with_expired_crl(ca: Authority) -> Identity:
+    ca.write_crl(valid=timedelta(hours=-1))
+    return ca.issue("behind-an-old-list", *NAMES)
+
+
+REFUSED: dict[str, Callable[[Authority], Identity | None]] = {
+    "certificate: it is expired": lambda ca: ca.issue("expired", *NAMES, valid=timedelta(days=-1)),
+    "certificate: it is self-signed": lambda ca: ca.issue("self-signed", *NAMES, self_signed=True),
+    "certificate: it is of another CA": lambda ca: _of_another_ca(ca, "other-ca"),
+    "certificate: it is of another CA of the same name": lambda ca: _of_another_ca(ca, "ca"),
+    "certificate: it is revoked": _revoked,
+    "certificate: the CRL of its CA is expired": _with_expired_crl,
+    "certificate: it shows none": lambda _: None,
+    "no client has this certificate": lambda ca: ca.issue("stranger", "stranger.example.org"),
+}
+"""Who is refused, by the reason that the log gives. Made before the bridge reads its files."""
