@@ -98,6 +98,11 @@ CONNECTIONS = _counts(
     "RadSec connections by what became of them: accepted, refused (before they were a client's), closed (for cause)",
     "outcome",
 )
+TLS_ENDS = Gauge(
+    "radius_bridge_tls_end_timestamp_seconds",
+    "When our certificate, or the first of the revocation lists, is over (epoch)",
+    ["file"],
+)
 REFUSED_ADDRESSES = Counter(
     "radius_bridge_refused_addresses_total", "Addresses in packets that their client may not bind"
 )

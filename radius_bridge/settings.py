@@ -230,7 +230,7 @@ class RadiusSettings(BaseModel):
 
 
 class RadsecSettings(BaseModel):
-    """`[radsec]`: RADIUS over TLS. SIGHUP reads the files anew."""
+    """`[radsec]`: RADIUS over TLS. The files are read anew when they change (`radius.renewal`), and at SIGHUP."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

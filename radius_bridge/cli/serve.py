@@ -16,6 +16,7 @@ from prometheus_client import start_http_server
 from radius_bridge import configfile, metrics
 from radius_bridge.cli.common import FAILED, USAGE, fail
 from radius_bridge.process import configure_logging, notify_systemd, run_until, signals
+from radius_bridge.radius.renewal import Renewal
 from radius_bridge.radius.server import Listener
 from radius_bridge.radius.sockets import endpoint
 from radius_bridge.registry import datacenters, meta
@@ -163,6 +164,7 @@ async def _listen(path: Path, settings: Settings, consul: Consul, keys: Keys, la
             publisher.run(),
             neighbours.run(),
             *([Leader(consul, keys.lock("copies")).run(copies.work)] if others else ()),
+            *([Renewal(listener).run()] if radsec is not None else ()),
         )
         notify_systemd("STOPPING=1")
         listener.close()

@@ -193,7 +193,8 @@ class _Session(SecuredPeer):
         except (SSL.Error, openssl.ForeignProtocol) as error:
             self._server.transmit(self._connection, self._where)  # the alert
             self.leave()
-            self._server.refuse(self.source, openssl.why_failed(self._connection, error))
+            more = {"offered": str(error)} if isinstance(error, openssl.ForeignProtocol) else None
+            self._server.refuse(self.source, openssl.why_failed(self._connection, error), more)
             return False
         if not self.enter(openssl.certificate_of(self._connection)):
             self.leave()

@@ -23,7 +23,7 @@ class Handshake:
 
 
 class ForeignProtocol(Exception):
-    """The peer speaks another RADIUS than we; comes out of `do_handshake`."""
+    """The peer speaks another RADIUS than we; `str()` says which. Comes out of `do_handshake`."""
 
 
 class Contexts:
@@ -74,13 +74,13 @@ def _choose_protocol(connection: SSL.Connection, offered: list[bytes]) -> bytes:
     if tls.ALPN.encode() in offered:
         return tls.ALPN.encode()
     # RFC 9765 §3: it would speak another RADIUS than we. pyOpenSSL makes of this the alert no_application_protocol.
-    raise ForeignProtocol(tls.foreign(offered))
+    raise ForeignProtocol(tls.shown(offered))
 
 
 def why_failed(connection: SSL.Connection, error: SSL.Error | ForeignProtocol) -> str:
     """Why a handshake failed, in a few words for the log."""
     if isinstance(error, ForeignProtocol):
-        return str(error)
+        return tls.FOREIGN_PROTOCOL
     problem: str = connection.get_app_data().problem
     if problem:
         return problem

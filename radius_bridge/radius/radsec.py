@@ -5,6 +5,7 @@ import itertools
 import socket
 import ssl
 import time
+from collections.abc import Mapping
 from typing import cast
 
 from radius_bridge.radius import hello, sockets, tls
@@ -89,7 +90,7 @@ class Radsec(Secured):
                 # RFC 9765 §3: it would speak another RADIUS than we.
                 sock.send(hello.NO_APPLICATION_PROTOCOL)
                 sock.recv(hello.LONGEST)  # what is left unread would reset the connection, and the alert be lost
-                return self._turn_away(sock, connection, tls.foreign(names))
+                return self._turn_away(sock, connection, tls.FOREIGN_PROTOCOL, {"offered": tls.shown(names)})
             await loop.connect_accepted_socket(
                 lambda: connection,
                 sock,
@@ -103,10 +104,12 @@ class Radsec(Secured):
             sock.close()
             raise
 
-    def _turn_away(self, sock: socket.socket, connection: "_Connection", reason: str) -> None:
+    def _turn_away(
+        self, sock: socket.socket, connection: "_Connection", reason: str, more: Mapping[str, object] | None = None
+    ) -> None:
         sock.close()
         self.gone(connection)
-        self.refuse(connection.source, reason)
+        self.refuse(connection.source, reason, more)
 
     async def _read_hello(self, sock: socket.socket) -> tuple[bytes, ...]:
         """The protocols that the peer offers; its octets stay in the socket. Raises TimeoutError, OSError."""
@@ -121,8 +124,6 @@ class Radsec(Secured):
                     if len(octets) == before:  # it ends here
                         return ()
                 return names
-        except TimeoutError:
-            raise TimeoutError("the handshake took too long") from None
         finally:
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, 1)
 

@@ -61,7 +61,7 @@ class Secured:
         return self.clients.with_certificate(certificate.fingerprint, certificate.names)
 
     def refuse(self, source: str, reason: str, more: Mapping[str, object] | None = None) -> None:
-        """Counts and logs somebody who did not become a client's connection."""
+        """Counts and logs somebody who did not become a client's connection; `reason` is one of a few."""
         metrics.CONNECTIONS["refused"] += 1
         if self.log.is_due(("refused", reason)):
             self.log.warning(f"{self.kind} peer refused", source=source, reason=reason, **(more or {}))

@@ -74,17 +74,28 @@ class Listener:
         self._reading = True
 
     def reload(self, clients: Clients, rules: Rules, tls: Tls | None = None) -> None:
-        """From the next packet on, these hold; without `tls`, RadSec keeps the one it has."""
-        self._tls = tls or self._tls
+        """From the next packet on, these hold; without `tls`, RadSec keeps the one it has.
+
+        Raises ValueError if DTLS cannot use the certificates; then nothing has changed.
+        """
+        tls = tls or self._tls
+        if tls is not None:
+            for each in (*self._dtls, *self._radsec):
+                each.reload(tls, clients)
+        self._tls = tls
         self._clients = clients
         self._service.rules = rules
-        for each in self._udp:
-            each.clients = clients
-        if self._tls is not None:
-            for radsec in self._radsec:
-                radsec.reload(self._tls, clients)
-            for dtls in self._dtls:
-                dtls.reload(self._tls, clients)
+        for udp in self._udp:
+            udp.clients = clients
+
+    def renew(self, tls: Tls) -> None:
+        """Meets new connections with these certificates. Raises ValueError like `reload`."""
+        self.reload(self._clients, self._service.rules, tls)
+
+    @property
+    def tls(self) -> Tls | None:
+        """What new connections meet."""
+        return self._tls
 
     def close(self) -> None:
         """Stops reading; what is in flight can still be answered (`drain`)."""

@@ -48,6 +48,10 @@ class Files:
     """Certificate revocation lists: one of every CA in `ca`, or nobody of that CA is let in."""
 
 
+Stamp = tuple[tuple[int, int, int] | None, ...]
+"""Inode, size and time of change (ns) of each file; None for one that cannot be looked at, or is not configured."""
+
+
 @dataclass(frozen=True)
 class Tls:
     """What the files held when they were read."""
@@ -56,10 +60,26 @@ class Tls:
     files: Files
     digest: bytes
     """Differs when the files do."""
+    stamp: Stamp
+    """Of the files, before they were read."""
+
+
+def stamp(files: Files) -> Stamp:
+    """Tells without reading them whether files have changed."""
+    return tuple(_stamp(path) for path in vars(files).values())
+
+
+def _stamp(path: Path | None) -> tuple[int, int, int] | None:
+    try:
+        about = None if path is None else path.stat()
+    except OSError:
+        return None
+    return None if about is None else (about.st_ino, about.st_size, about.st_mtime_ns)
 
 
 def load(files: Files) -> Tls:
     """Reads the files. Raises ValueError that names the one that cannot be used."""
+    before = stamp(files)
     digest = hashlib.sha256()
     for key, path in vars(files).items():
         if path is None:
@@ -91,7 +111,7 @@ def load(files: Files) -> Tls:
             raise ValueError(f"{key}_file {path}: holds nothing of the kind as PEM ({_short(error)})") from None
     if files.crl is not None:
         context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_CHAIN
-    return Tls(context, files, digest.digest())
+    return Tls(context, files, digest.digest(), before)
 
 
 def _no_password() -> str:
@@ -108,10 +128,13 @@ def problem(code: int) -> str:
     return _WRONG.get(code, f"OpenSSL refuses it (code {code})")
 
 
-def foreign(offered: Iterable[bytes]) -> str:
-    """What is wrong with a peer that offers, by ALPN, none of the protocols that we speak."""
-    shown = ", ".join(name[:32].decode("ascii", "backslashreplace") for name in list(offered)[:4])
-    return f"TLS: it offers {shown} and not {ALPN} (ALPN)"
+FOREIGN_PROTOCOL = f"TLS: it does not offer {ALPN} (ALPN)"
+"""Why a peer is refused that offers other protocols only."""
+
+
+def shown(offered: Iterable[bytes]) -> str:
+    """Protocols' names for the log, not all of what somebody may have made up."""
+    return ", ".join(name[:32].decode("ascii", "backslashreplace") for name in list(offered)[:4])
 
 
 def why_refused(error: Exception) -> str:
@@ -122,6 +145,8 @@ def why_refused(error: Exception) -> str:
         if error.reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
             return "certificate: it shows none"
         return f"TLS: {str(error.reason or error).lower().replace('_', ' ')}"
+    if isinstance(error, TimeoutError | ConnectionAbortedError):  # the second is uvloop's
+        return "TLS: the handshake took too long"
     return f"TLS: {str(error) or 'the connection ended during the handshake'}"
 
 

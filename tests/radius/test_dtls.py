@@ -12,7 +12,7 @@ import structlog
 from OpenSSL import SSL
 from structlog.testing import capture_logs
 
-from radius_bridge.radius import dtls, status
+from radius_bridge.radius import dtls, status, tls
 from radius_bridge.radius.dtls import Dtls
 from radius_bridge.radius.packet import is_response
 from radius_bridge.radius.secured import Limits
@@ -149,7 +149,7 @@ async def test_rfc_9765_3_a_peer_that_offers_only_other_protocols_is_refused_by_
     peer = lab.peer(lab.proxy, b"radius/1.1", b"h2")
     with capture_logs() as log, pytest.raises(SSL.Error, match="no application protocol"):
         await until(peer.shake_hands)
-    assert [line["reason"] for line in log] == ["TLS: it offers radius/1.1, h2 and not radius/1.0 (ALPN)"]
+    assert [(line["reason"], line["offered"]) for line in log] == [(tls.FOREIGN_PROTOCOL, "radius/1.1, h2")]
     assert not lab.server.sessions
 
 

@@ -1,0 +1,109 @@
+"""Files that change while the bridge runs."""
+
+import time
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+from prometheus_client import REGISTRY
+from structlog.testing import capture_logs
+
+from radius_bridge.radius.accounting import Rules
+from radius_bridge.radius.clients import Networks
+from radius_bridge.radius.renewal import EXPIRED, Renewal, ends
+from radius_bridge.radius.server import Listener
+from tests.lab.pki import DAY
+from tests.radius.recorder import Recorder
+from tests.radius.secured import CLIENTS, NAMES, SecuredLab
+
+
+@pytest.fixture(autouse=True)
+def plain_log() -> Iterator[None]:
+    yield
+    structlog.reset_defaults()
+
+
+class Lab(SecuredLab):
+    """A listener by RadSec and DTLS, and what watches its files."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.listener = Listener(
+            [], CLIENTS, Rules(3600, Networks([])), Recorder().submit,
+            radsec=[("127.0.0.1", 0)], dtls=[("127.0.0.1", 0)], tls=self.load(),
+        )  # fmt: skip
+        self.listener.start()
+        self.renewal = Renewal(self.listener)
+
+    def look(self, now: float | None = None) -> list[str]:
+        """What the log says at a look."""
+        with capture_logs() as log:
+            self.renewal.look(time.time() if now is None else now)
+        return [line["event"] for line in log]
+
+    @property
+    def digest(self) -> bytes:
+        assert self.listener.tls is not None
+        return self.listener.tls.digest
+
+
+@pytest.fixture
+async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
+    made = Lab(tmp_path)
+    yield made
+    made.listener.close()
+    await made.listener.drain(0)
+
+
+async def test_a_list_that_changes_is_taken_without_a_signal(lab: Lab) -> None:
+    before = lab.digest
+    assert lab.look() == []
+    assert lab.digest == before
+    lab.ca.revoke(lab.proxy)
+    assert lab.look() == ["changed certificates taken"]
+    assert lab.digest != before
+    assert lab.look() == []
+
+
+async def test_a_file_that_was_only_touched_disturbs_nobody(lab: Lab) -> None:
+    before = lab.digest
+    lab.ca.crl.touch()
+    assert lab.look() == lab.look() == []
+    assert lab.digest == before
+
+
+@pytest.mark.parametrize("broken", [b"", b"this is no PEM", None], ids=["empty", "no PEM", "gone"])
+async def test_what_cannot_be_used_is_said_once_and_the_old_stays(lab: Lab, broken: bytes | None) -> None:
+    before, good = lab.digest, lab.ca.crl.read_bytes()
+    if broken is None:
+        lab.ca.crl.unlink()
+    else:
+        lab.ca.crl.write_bytes(broken)
+    assert lab.look() == ["changed certificates not taken, the old ones stay"]
+    assert lab.look() == []
+    assert lab.digest == before
+    lab.ca.crl.write_bytes(good)
+    assert lab.look() == []
+    lab.ca.revoke(lab.proxy)
+    assert lab.look() == ["changed certificates taken"]
+
+
+async def test_a_certificate_whose_key_is_still_the_old_one_waits_for_its_key(lab: Lab) -> None:
+    fresh = lab.ca.issue("fresh", *NAMES)
+    lab.ours.certificate.write_bytes(fresh.certificate.read_bytes())
+    assert lab.look() == ["changed certificates not taken, the old ones stay"]
+    lab.ours.key.write_bytes(fresh.key.read_bytes())
+    assert lab.look() == ["changed certificates taken"]
+
+
+async def test_what_is_over_is_said_once_and_shown_beforehand(lab: Lab) -> None:
+    end = ends(lab.files)
+    assert time.time() + 29 * 86400 < end["crl"] < time.time() + 31 * 86400
+    assert lab.look(end["crl"] - 1) == []
+    labels = {"file": "crl"}
+    assert REGISTRY.get_sample_value("radius_bridge_tls_end_timestamp_seconds", labels) == end["crl"]
+    assert lab.look(end["crl"]) == [EXPIRED] * 2  # our certificate too
+    assert lab.look(end["crl"] + 60) == []
+    lab.ca.write_crl(-DAY)
+    assert lab.look() == ["changed certificates taken", EXPIRED]
