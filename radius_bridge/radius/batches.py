@@ -68,16 +68,18 @@ Datagram = tuple[bytes, bytes, bytes]
 class _Batch:
     """Memory for `SIZE` datagrams and the headers that describe it to the kernel."""
 
-    def __init__(self) -> None:
+    def __init__(self, room: int = MAX_LENGTH) -> None:
+        """`room` is for how many octets of each datagram."""
+        self._room = room
         # Slices of an mmap are bytes at once, and pages that no datagram needs take no memory.
-        self._data = mmap.mmap(-1, SIZE * MAX_LENGTH)
+        self._data = mmap.mmap(-1, SIZE * room)
         self._names = mmap.mmap(-1, SIZE * _NAME)
         self._controls = mmap.mmap(-1, SIZE * _CONTROL)
         self._iovecs = (_Iovec * SIZE)()
         self._headers = (_Header * SIZE)()
         data, names, controls = (_address(m) for m in (self._data, self._names, self._controls))
         for number in range(SIZE):
-            self._iovecs[number] = _Iovec(data + number * MAX_LENGTH, MAX_LENGTH)
+            self._iovecs[number] = _Iovec(data + number * room, room)
             self._headers[number].message = _Msghdr(
                 name=names + number * _NAME,
                 namelen=_NAME,
@@ -101,14 +103,14 @@ def _address(memory: mmap.mmap) -> int:
 class Receiver(_Batch):
     """Receives up to `SIZE` datagrams at once."""
 
-    def __init__(self) -> None:
-        super().__init__()
+    def __init__(self, room: int = MAX_LENGTH) -> None:
+        super().__init__(room)
         self._fresh = bytes(self._octets)
 
     def receive(self, fd: int) -> list[Datagram]:
         """What waits in a non-blocking socket; empty if nothing does. Raises OSError.
 
-        A datagram of more than 4,096 octets is cut.
+        A datagram that does not fit into the room is cut.
         """
         self._octets[:] = self._fresh  # the kernel has overwritten the lengths
         count = _recvmmsg(fd, self._at, SIZE, 0, None)
@@ -118,9 +120,10 @@ class Receiver(_Batch):
                 return []
             raise OSError(error, os.strerror(error))
         data, names, controls, ints, sizes = self._data, self._names, self._controls, self._ints, self._sizes
+        room = self._room
         received = []
         for number in range(count):
-            at_data, at_name, at_control = number * MAX_LENGTH, number * _NAME, number * _CONTROL
+            at_data, at_name, at_control = number * room, number * _NAME, number * _CONTROL
             ints_at = number * _INTS
             received.append(
                 (
@@ -133,7 +136,7 @@ class Receiver(_Batch):
 
 
 class Sender(_Batch):
-    """Sends any number of datagrams, `SIZE` at once."""
+    """Sends any number of datagrams, `SIZE` at once; each fits into the room."""
 
     def send(self, fd: int, datagrams: list[Datagram]) -> list[tuple[Datagram, int]]:
         """Sends by a non-blocking socket; gives those that the kernel did not take, with the errno of each."""
@@ -155,9 +158,9 @@ class Sender(_Batch):
 
     def _fill(self, lot: list[Datagram]) -> None:
         data, names, controls, ints, sizes = self._data, self._names, self._controls, self._ints, self._sizes
-        iov_sizes = self._iov_sizes
+        iov_sizes, room = self._iov_sizes, self._room
         for number, (octets, name, control) in enumerate(lot):
-            at_data, at_name, at_control = number * MAX_LENGTH, number * _NAME, number * _CONTROL
+            at_data, at_name, at_control = number * room, number * _NAME, number * _CONTROL
             data[at_data : at_data + len(octets)] = octets
             iov_sizes[number * _IOV_SIZES + _IOV_LEN] = len(octets)
             names[at_name : at_name + len(name)] = name

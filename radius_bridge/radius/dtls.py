@@ -26,6 +26,9 @@ _MTU = 1400
 _RECORD = 13
 """Octets of a record's header; the last two are the length of what follows (RFC 6347 §4.1)."""
 
+_ROOM = 1 << 16
+"""Octets of a datagram that comes: a packet of 4,096 in its record, or all certificates at once on a jumbo network."""
+
 _CLIENT_HELLO = (22, b"\0\0")
 """Content type and epoch of what begins a new handshake."""
 
@@ -44,8 +47,8 @@ class Dtls(Secured):
         self._contexts = openssl.Contexts()
         self._context = self._contexts.make(made.files)
         self._socket = sockets.open_udp(host, port)
-        self._receiver = Receiver()
-        self._sender = Sender()
+        self._receiver = Receiver(_ROOM)
+        self._sender = Sender(_ROOM)
         self.sessions: dict[bytes, _Session] = {}
         """All of them, from the handshake to the end, by the peer's sockaddr."""
         self._loop = asyncio.get_running_loop()

@@ -14,10 +14,11 @@ from structlog.testing import capture_logs
 
 from radius_bridge.radius import dtls, status, tls
 from radius_bridge.radius.dtls import Dtls
-from radius_bridge.radius.packet import is_response
+from radius_bridge.radius.packet import MAX_LENGTH, accounting_request, is_response, parse
 from radius_bridge.radius.secured import Limits
 from tests.lab.dtls import DtlsPeer
 from tests.lab.pki import Identity
+from tests.lab.radius_client import Status, accounting
 from tests.radius import secured
 from tests.radius.recorder import until
 from tests.radius.secured import CLIENTS, REFUSED, SecuredLab
@@ -202,3 +203,27 @@ async def test_a_revoked_peer_goes_when_the_list_is_read_again(lab: Lab) -> None
     lab.ca.revoke(lab.proxy)
     lab.server.reload(lab.load(), CLIENTS)
     assert await closed(peer)
+
+
+async def test_rfc_7930_2_a_packet_of_4096_octets_comes_and_so_does_its_response(lab: Lab) -> None:
+    peer = await lab.connect()
+    states = [(33, bytes((number,)) * 253) for number in range(15)]
+    start = accounting(Status.START, "alice", "s1", "10.1.2.3")
+    spare = MAX_LENGTH - len(accounting_request(1, [*start, *states], dtls.SECRET))
+    longest = accounting_request(1, [*start, *states, (33, bytes(spare - 2))], dtls.SECRET)
+    assert len(longest) == MAX_LENGTH
+    for _ in range(3):
+        peer.send(longest)
+    await lab.recorder.recorded(1)
+    lab.recorder.futures[0].set_result(None)
+    response = await heard(peer)
+    assert is_response(response, longest, dtls.SECRET)
+    assert len(parse(response).attributes) == 16
+
+
+async def test_a_flight_in_one_datagram_of_a_jumbo_network_is_whole(lab: Lab) -> None:
+    many = [f"proxy{number}.example.org" for number in range(300)]
+    peer = lab.peer(lab.ca.issue("wide", *many, "proxy.example.org"))
+    await until(peer.shake_hands)
+    peer.send(ASKED)
+    assert is_response(await heard(peer), ASKED, dtls.SECRET)
