@@ -1,4 +1,4 @@
-"""`script/soak fuzz`: mutated packets against the listener's service, and coverage-guided fuzzing of the readers.
+"""`script/soak fuzz`: mutated packets against the listener, and coverage-guided fuzzing of the readers.
 
 Must hold: no exception escapes, an unsigned packet never becomes an event, memory stays flat.
 """
@@ -8,19 +8,28 @@ import gc
 import logging
 import random
 import re
+import socket
+import ssl
 import struct
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import TypeVar
 
 import structlog
 
+from radius_bridge import metrics
 from radius_bridge.radius.dictionary import directory
+from radius_bridge.radius.service import Drop
 from soak.frame import Failed, Figures, Soak, progress, resident
-from soak.targets import TARGETS, Server, capture, codec, dictionary, seeds, signed
+from soak.sockets import Batches, Sessions
+from soak.targets import TARGETS, Server, codec, seeds, signed
+
+T = TypeVar("T")
 
 GUIDED_SHARE = 0.25
 """Of the time, for coverage-guided fuzzing of all targets together; the rest is for mutation."""
@@ -29,7 +38,16 @@ SIGNED_EVERY = 4
 """Every so many mutated packets, one is sent again with the right secret, and read as `decode` does."""
 
 FILES_EVERY = 400
-"""Every so many mutated packets, a mutated dictionary and a mutated capture are read."""
+"""Every so many mutated packets, one mutated input of each other target is read: a dictionary, a capture, a stream."""
+
+BATCH_EVERY = 1000
+"""Every so many mutated packets, a batch goes through real sockets."""
+
+BATCH = 8
+"""Datagrams in one: what every socket buffer holds, though some are longer than any packet."""
+
+SESSION_EVERY = 2000
+"""Every so many mutated packets, a DTLS session is begun, and disturbed before or after the end of its handshake."""
 
 MOST_GROWTH = 4.0
 """MiB of resident memory that may come after the first tenth: what the allocator does with holes, no leak."""
@@ -47,8 +65,12 @@ class Mutator:
 
     def __call__(self) -> bytes:
         """What became of one of the corpus."""
+        return self.change(self._corpus[int(self._random.random() * len(self._corpus))])
+
+    def change(self, original: bytes) -> bytes:
+        """What became of these octets."""
         draw = self._random.random
-        octets = bytearray(self._corpus[int(draw() * len(self._corpus))])
+        octets = bytearray(original)
         for _ in range(1 + int(draw() * 4)):
             at = int(draw() * len(octets)) if octets else 0
             match int(draw() * 9):
@@ -86,37 +108,46 @@ def run(seconds: float) -> Figures:
 
 async def _mutate(seconds: float) -> Figures:
     seed = int(time.time())
-    packets, files = Mutator(seed, seeds()), Mutator(seed, _files("dictionary"))
-    captures = Mutator(seed, _files("capture"))
-    unsigned, insider = Server(), Server()
+    packets = Mutator(seed, seeds())
+    others = {name: Mutator(seed, corpus(name)) for name in TARGETS if name != "codec"}
+    unsigned, insider, tunnelled = Server(), Server(), Server()
     genuine = set(seeds())
     began = time.monotonic()
-    sent = signed_sent = read = 0
+    sent = signed_sent = read = batches = sessions = 0
     memory: list[float] = []
     first_tenth = 0.0
-    while (passed := time.monotonic() - began) < seconds:
-        for _ in range(LOOK_EVERY):
-            data = packets()
-            if data[: int.from_bytes(data[2:4])] in genuine:
-                continue  # octets behind the Length change nothing: this packet is as genuine as ever
-            _try(unsigned.receive, data, seed)
-            sent += 1
-            if sent % SIGNED_EVERY == 0 and (made := signed(data)) is not None:
-                _try(insider.receive, made, seed)
-                _try(codec, data, seed)
-                signed_sent += 1
-            if sent % FILES_EVERY == 0:
-                _try(dictionary, files(), seed)
-                _try(capture, captures(), seed)
-                read += 2
-        if unsigned.events:
-            raise Failed(f"a packet with a wrong authenticator became an event (seed {seed})")
-        gc.collect()
-        memory.append(resident())
-        first_tenth = first_tenth or (memory[-1] if passed >= seconds / 10 else 0.0)
-        if len(memory) % 20 == 0:
-            progress(f"{sent:,} packets, {memory[-1]:.1f} MiB resident")
-        await asyncio.sleep(0)
+    with closing(Batches()) as wire, Sessions(tunnelled.service, random.Random(seed), packets.change) as dtls:
+        while (passed := time.monotonic() - began) < seconds:
+            for _ in range(LOOK_EVERY):
+                data = packets()
+                if data[: int.from_bytes(data[2:4])] in genuine:
+                    continue  # octets behind the Length change nothing: this packet is as genuine as ever
+                _try(unsigned.receive, data, seed)
+                sent += 1
+                if sent % SIGNED_EVERY == 0 and (made := signed(data)) is not None:
+                    _try(insider.receive, made, seed)
+                    _try(codec, data, seed)
+                    signed_sent += 1
+                if sent % FILES_EVERY == 0:
+                    for name, mutator in others.items():
+                        _try(TARGETS[name], mutator(), seed)
+                        read += 1
+                if sent % BATCH_EVERY == 0:
+                    _try(wire.carry, [(packets() * 20)[: 20 ** (number % 4)] for number in range(BATCH)], seed)
+                    batches += 1
+                if sent % SESSION_EVERY == 0:
+                    _try(dtls.attack, [seeds()[0], packets(), signed(packets()) or b"", packets()], seed)
+                    sessions += 1
+            if unsigned.events:
+                raise Failed(f"a packet with a wrong authenticator became an event (seed {seed})")
+            if metrics.DROPPED[Drop.FAILED]:
+                raise Failed(f"a packet within DTLS made the service fail (seed {seed})")
+            gc.collect()
+            memory.append(resident())
+            first_tenth = first_tenth or (memory[-1] if passed >= seconds / 10 else 0.0)
+            if len(memory) % 20 == 0:
+                progress(f"{sent:,} packets, {memory[-1]:.1f} MiB resident")
+            await asyncio.sleep(0)
     growth = memory[-1] - (first_tenth or memory[0])
     if growth > MOST_GROWTH:
         raise Failed(f"resident memory grew by {growth:.1f} MiB after the first tenth (seed {seed})")
@@ -131,23 +162,53 @@ async def _mutate(seconds: float) -> Figures:
         "responses_to_unsigned_packets": unsigned.responses,
         "signed_mutated_packets": signed_sent,
         "events_of_signed_packets": insider.events,
-        "files_read": read,
+        "inputs_of_other_readers": read,
+        "batches_through_sockets": batches,
+        "dtls_sessions": sessions,
+        "dtls_sessions_established": dtls.established,
+        "events_of_dtls_packets": tunnelled.events,
         "resident_after_a_tenth_mib": round(first_tenth or memory[0], 1),
         "resident_at_most_mib": round(max(memory), 1),
         "resident_at_the_end_mib": round(memory[-1], 1),
     }
 
 
-def _try(target: Callable[[bytes], object], data: bytes, seed: int) -> None:
+def _try(target: Callable[[T], object], data: T, seed: int) -> None:
     try:
         target(data)
     except Exception as error:
         # Anything that escapes is what we are looking for.
-        raise Failed(f"{type(error).__name__}: {error} (seed {seed}) by the octets {data.hex()}") from error
+        octets = data.hex() if isinstance(data, bytes) else repr(data)[:4000]
+        raise Failed(f"{type(error).__name__}: {error} (seed {seed}) by the octets {octets}") from error
+
+
+def corpus(name: str) -> list[bytes]:
+    """What a target starts from."""
+    match name:
+        case "codec":
+            return seeds()
+        case "stream":
+            return [size + b"".join(seeds()) for size in (b"\0\0", b"\0\x13", b"\x03\xe8")]
+        case "hello":
+            return [_hello(), _hello("radius/1.0"), _hello("radius/1.1", "radius/1.0")]
+        case "control":
+            info = struct.pack("@Nii4s4s4s4x", 28, socket.IPPROTO_IP, 8, bytes(4), b"\x7f\0\0\1", b"\x7f\0\0\1")
+            return [info, info + struct.pack("@NiiI4x", 20, socket.SOL_SOCKET, 40, 7)]
+    return _files(name)
+
+
+def _hello(*alpn: str) -> bytes:
+    """A ClientHello of OpenSSL's."""
+    context = ssl.create_default_context()
+    if alpn:
+        context.set_alpn_protocols(alpn)
+    here, there = ssl.MemoryBIO(), ssl.MemoryBIO()
+    with suppress(ssl.SSLWantReadError):
+        context.wrap_bio(here, there, server_hostname="bridge.example.org").do_handshake()
+    return there.read()
 
 
 def _files(kind: str) -> list[bytes]:
-    """Files to start from."""
     if kind == "dictionary":
         site = b"""VENDOR Wide 4711 format=2,2
 BEGIN-VENDOR Wide
@@ -175,9 +236,8 @@ def _block(kind: int, body: bytes) -> bytes:
 
 def _guided(name: str, seconds: int) -> tuple[int, int]:
     """Runs of a target and features of the code that they reached. Raises Failed."""
-    corpus = _files(name) if name != "codec" else seeds()
     with tempfile.TemporaryDirectory(prefix="rb-fuzz-") as folder:
-        for number, octets in enumerate(corpus):
+        for number, octets in enumerate(corpus(name)):
             (Path(folder) / f"seed{number}").write_bytes(octets)
         argv = [sys.executable, "-m", "soak.guided", name, folder, f"-max_total_time={seconds}", "-max_len=4200"]
         argv += ["-print_final_stats=1", f"-artifact_prefix={folder}/", "-rss_limit_mb=512"]
@@ -192,4 +252,4 @@ def _guided(name: str, seconds: int) -> tuple[int, int]:
     return int(runs[1]) if runs else 0, int(features[-1]) if features else 0
 
 
-SOAK = Soak("fuzz", "mutated packets, dictionaries and captures; nothing escapes, nothing is written", run)
+SOAK = Soak("fuzz", "mutated packets, files, streams, handshakes; nothing escapes, nothing is written", run)

@@ -10,14 +10,16 @@ from typing import Any
 
 from radius_bridge.identity.events import Event
 from radius_bridge.policy.members import parse_prefix
-from radius_bridge.radius import genuine, status
+from radius_bridge.radius import genuine, hello, status
 from radius_bridge.radius.accounting import Rules
 from radius_bridge.radius.attributes import assign, pack, unpack
 from radius_bridge.radius.capture import Capture, CaptureError
 from radius_bridge.radius.clients import Client, Networks
 from radius_bridge.radius.dictionary import Dictionary, DictionaryError, directory, standard
+from radius_bridge.radius.framing import Frames
 from radius_bridge.radius.packet import HEADER, MAX_LENGTH, Malformed, accounting_request, parse
 from radius_bridge.radius.service import Drop, Service
+from radius_bridge.radius.sockets import read_control
 
 SECRET = b"a shared secret!"
 NETWORKS = Networks([parse_prefix("10.0.0.0/8"), parse_prefix("2001:db8::/32")])
@@ -77,12 +79,12 @@ class Server:
         self.responses = 0
         self._loop = asyncio.get_running_loop()
         self._clock = 0.0
-        self._service = Service(Rules(3600, Networks([])), self._submit)
+        self.service = Service(Rules(3600, Networks([])), self._submit)
 
     def receive(self, data: bytes) -> Drop | None:
         """Hands over a packet of CLIENT. Raises AssertionError if it made the service fail."""
         self._clock += 0.001
-        dropped = self._service.receive(data, CLIENT, self, None, 1, self._clock, 1_700_000_000.0)
+        dropped = self.service.receive(data, CLIENT, self, None, 1, self._clock, 1_700_000_000.0)
         assert dropped is not Drop.FAILED
         return dropped
 
@@ -137,5 +139,44 @@ def capture(data: bytes) -> None:
             codec(datagram.payload)
 
 
-TARGETS: dict[str, Target] = {"codec": codec, "dictionary": dictionary, "capture": capture}
+def stream(data: bytes) -> None:
+    """Takes packets out of a stream (RFC 6613) that comes at once, and in pieces as its first two octets say."""
+    size, data = 1 + int.from_bytes(data[:2]) % 1500, data[2:]
+    whole = _framed([data])
+    assert whole == _framed([data[at : at + size] for at in range(0, len(data), size)])
+    assert all(HEADER <= len(packet) == int.from_bytes(packet[2:4]) <= MAX_LENGTH for packet in whole if packet)
+
+
+def _framed(pieces: list[bytes]) -> list[bytes]:
+    frames, packets = Frames(), []
+    try:
+        for piece in pieces:
+            for packet in frames.feed(piece):
+                packets.append(packet)
+            assert len(frames) < MAX_LENGTH
+    except Malformed:
+        packets.append(b"")  # here it ended
+    return packets
+
+
+def client_hello(data: bytes) -> None:
+    """Reads what a TLS peer sends first."""
+    names = hello.offered(data)
+    assert names is None or sum(map(len, names)) <= len(data)
+
+
+def control(data: bytes) -> None:
+    """Reads control messages, which come from the kernel."""
+    said = read_control(data)
+    assert said.dropped is None or said.dropped >= 0
+
+
+TARGETS: dict[str, Target] = {
+    "codec": codec,
+    "dictionary": dictionary,
+    "capture": capture,
+    "stream": stream,
+    "hello": client_hello,
+    "control": control,
+}
 """All that need no event loop, by name."""

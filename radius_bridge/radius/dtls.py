@@ -106,8 +106,10 @@ class Dtls(Secured):
 
     def take(self, data: bytes, where: Where) -> None:
         """Takes a datagram, whatever is in it."""
+        if len(data) < _RECORD:
+            return
         session = self.sessions.get(where[0])
-        is_hello = len(data) >= _RECORD and (data[0], data[3:5]) == _CLIENT_HELLO
+        is_hello = (data[0], data[3:5]) == _CLIENT_HELLO
         if session is not None and (session.client is None or not is_hello):
             session.receive(data)
         elif is_hello:

@@ -176,7 +176,8 @@ async def test_octets_that_are_no_dtls_change_nothing(lab: Lab) -> None:
         stranger.connect(lab.server.address)
         for octets in (b"", b"garbage", b"\x16\xfe\xfd\0\0" + bytes(30), login()):
             stranger.send(octets)
-    peer.socket.send(b"garbage within a session")
+    for octets in (b"", b"\x16", b"garbage within a session"):
+        peer.socket.send(octets)
     peer.send(ASKED)
     assert is_response(await heard(peer), ASKED, dtls.SECRET)
 

@@ -2,11 +2,15 @@
 
 import asyncio
 from datetime import date
+from random import Random
 
 import pytest
 
+from radius_bridge.radius.hello import offered
+from radius_bridge.radius.sockets import read_control
 from soak.frame import Failed, entry
-from soak.fuzz import Mutator, _mutate, _try
+from soak.fuzz import Mutator, _mutate, _try, corpus
+from soak.sockets import Sessions
 from soak.targets import TARGETS, Server, seeds, signed
 
 
@@ -46,6 +50,23 @@ def test_a_short_run_holds() -> None:
     assert figures["mutated_packets"] > 1000
     assert figures["events_of_unsigned_packets"] == figures["responses_to_unsigned_packets"] == 0
     assert figures["events_of_signed_packets"] > 0
+    assert figures["batches_through_sockets"] > 0
+    assert figures["dtls_sessions"] > 0
+
+
+def test_a_seed_of_each_target_reaches_what_it_is_for() -> None:
+    assert all(corpus(name) for name in TARGETS)
+    assert [offered(octets) for octets in corpus("hello")] == [(), (b"radius/1.0",), (b"radius/1.1", b"radius/1.0")]
+    assert read_control(corpus("control")[1]).dropped == 7
+
+
+async def test_an_undisturbed_dtls_session_carries_events() -> None:
+    server = Server()
+    with Sessions(server.service, Random(1), lambda octets: octets) as sessions:
+        for _ in range(8):
+            sessions.attack(seeds()[:1])
+    assert sessions.established > 0
+    assert server.events > 0
 
 
 @pytest.mark.parametrize("name", TARGETS)
