@@ -3,8 +3,10 @@
 import asyncio
 import os
 import time
+from contextlib import suppress
 from dataclasses import replace
 
+import structlog
 from OpenSSL import SSL
 
 from radius_bridge import metrics
@@ -12,7 +14,7 @@ from radius_bridge.radius import openssl, sockets, tls
 from radius_bridge.radius.batches import Datagram, Receiver, Sender
 from radius_bridge.radius.clients import Client, Clients
 from radius_bridge.radius.secured import CLOSING, DEFAULT_LIMITS, Limits, Secured, SecuredPeer
-from radius_bridge.radius.service import Service
+from radius_bridge.radius.service import Drop, Service
 
 SECRET = b"radius/dtls"
 """The shared secret inside DTLS unless another is agreed (RFC 7360 §2.1)."""
@@ -124,7 +126,12 @@ class Dtls(Secured):
                 self.log.warning("receive failed", error=str(error))
             return
         for data, name, control in received:
-            self.take(data, (name, sockets.read_control(control).reply))
+            try:
+                self.take(data, (name, sockets.read_control(control).reply))
+            except Exception:
+                # Whatever a datagram provoked, the next one must be served.
+                structlog.get_logger().exception("datagram failed", source=sockets.endpoint_of(name))
+                metrics.DROPPED[Drop.FAILED] += 1
 
     def _welcome(self, data: bytes, where: Where) -> None:
         source = sockets.endpoint_of(where[0])
@@ -212,7 +219,9 @@ class _Session(SecuredPeer):
             if now > self._deadline:
                 self.leave()
                 self._server.refuse(self.source, "DTLS: the handshake took too long")
-            elif self._connection.DTLSv1_handle_timeout():
+            else:
+                with suppress(SSL.Error):  # it has been repeated often enough; the deadline ends it
+                    self._connection.DTLSv1_handle_timeout()
                 self._server.transmit(self._connection, self._where)
         elif now > self._last + self._server.limits.idle:
             self.close("idle")

@@ -84,7 +84,8 @@ def why_failed(connection: SSL.Connection, error: SSL.Error | ForeignProtocol) -
     problem: str = connection.get_app_data().problem
     if problem:
         return problem
-    reasons = [reason for _, _, reason in error.args[0]] if error.args else []
+    # Of a SysCallError (the peer ended amid a record) the first is an errno.
+    reasons = [each[2] for each in error.args[0]] if error.args and isinstance(error.args[0], list) else []
     if "peer did not return a certificate" in reasons:
         return "certificate: it shows none"
     return f"DTLS: {', '.join(reasons) or 'the handshake failed'}"

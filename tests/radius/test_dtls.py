@@ -12,7 +12,7 @@ import structlog
 from OpenSSL import SSL
 from structlog.testing import capture_logs
 
-from radius_bridge.radius import dtls, status, tls
+from radius_bridge.radius import dtls, openssl, status, tls
 from radius_bridge.radius.dtls import Dtls
 from radius_bridge.radius.packet import MAX_LENGTH, accounting_request, is_response, parse
 from radius_bridge.radius.secured import Limits
@@ -228,3 +228,15 @@ async def test_a_flight_in_one_datagram_of_a_jumbo_network_is_whole(lab: Lab) ->
     await until(peer.shake_hands)
     peer.send(ASKED)
     assert is_response(await heard(peer), ASKED, dtls.SECRET)
+
+
+def test_every_error_of_openssl_is_a_reason_of_a_few_words() -> None:
+    connection = SSL.Connection(SSL.Context(SSL.DTLS_SERVER_METHOD), None)
+    connection.set_app_data(openssl.Handshake(b""))
+    for error, reason in (
+        (SSL.SysCallError(-1, "Unexpected EOF"), "DTLS: the handshake failed"),
+        (SSL.ZeroReturnError(), "DTLS: the handshake failed"),
+        (SSL.Error([("SSL routines", "", "unknown protocol")]), "DTLS: unknown protocol"),
+        (openssl.ForeignProtocol("h2"), tls.FOREIGN_PROTOCOL),
+    ):
+        assert openssl.why_failed(connection, error) == reason
