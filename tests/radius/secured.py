@@ -8,6 +8,7 @@ from radius_bridge.policy.members import parse_prefix
 from radius_bridge.radius import tls
 from radius_bridge.radius.accounting import Rules
 from radius_bridge.radius.clients import Client, Clients, Networks
+from radius_bridge.radius.packet import MAX_LENGTH, accounting_request
 from radius_bridge.radius.service import Service
 from tests.lab.pki import Authority, Identity
 from tests.lab.radius_client import Status, accounting, request
@@ -28,6 +29,13 @@ CLIENTS = Clients([client("campus", certificate_name=NAMES[0])])
 def login(number: int, secret: bytes) -> bytes:
     """A Start with that Identifier and session."""
     return request(number % 256, accounting(Status.START, "alice", f"s{number}", "10.1.2.3"), secret)
+
+
+def longest(secret: bytes) -> bytes:
+    """A Start of 4,096 octets with 16 Proxy-States (RFC 7930 §2)."""
+    pairs = [*accounting(Status.START, "alice", "s1", "10.1.2.3"), *((33, bytes((n,)) * 253) for n in range(15))]
+    spare = MAX_LENGTH - len(accounting_request(1, pairs, secret))
+    return accounting_request(1, [*pairs, (33, bytes(spare - 2))], secret)
 
 
 class SecuredLab:

@@ -14,11 +14,10 @@ from structlog.testing import capture_logs
 
 from radius_bridge.radius import dtls, openssl, status, tls
 from radius_bridge.radius.dtls import Dtls
-from radius_bridge.radius.packet import MAX_LENGTH, accounting_request, is_response, parse
+from radius_bridge.radius.packet import is_response, parse
 from radius_bridge.radius.secured import Limits
 from tests.lab.dtls import DtlsPeer
 from tests.lab.pki import Identity
-from tests.lab.radius_client import Status, accounting
 from tests.radius import secured
 from tests.radius.recorder import until
 from tests.radius.secured import CLIENTS, REFUSED, SecuredLab
@@ -170,6 +169,14 @@ async def test_a_bad_packet_ends_the_session(lab: Lab, data: bytes) -> None:
     assert not lab.server.sessions
 
 
+@pytest.mark.parametrize("code", [1, 40, 43], ids=["Access-Request", "Disconnect-Request", "CoA-Request"])
+async def test_rfc_5176_3_an_unwanted_code_is_discarded_and_no_reason_to_close(lab: Lab, code: int) -> None:
+    peer = await lab.connect()
+    peer.send(bytes((code,)) + b"\x01\x00\x14" + bytes(16))
+    peer.send(ASKED)
+    assert is_response(await heard(peer), ASKED, dtls.SECRET)
+
+
 async def test_octets_that_are_no_dtls_change_nothing(lab: Lab) -> None:
     peer = await lab.connect()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
@@ -208,11 +215,7 @@ async def test_a_revoked_peer_goes_when_the_list_is_read_again(lab: Lab) -> None
 
 async def test_rfc_7930_2_a_packet_of_4096_octets_comes_and_so_does_its_response(lab: Lab) -> None:
     peer = await lab.connect()
-    states = [(33, bytes((number,)) * 253) for number in range(15)]
-    start = accounting(Status.START, "alice", "s1", "10.1.2.3")
-    spare = MAX_LENGTH - len(accounting_request(1, [*start, *states], dtls.SECRET))
-    longest = accounting_request(1, [*start, *states, (33, bytes(spare - 2))], dtls.SECRET)
-    assert len(longest) == MAX_LENGTH
+    longest = secured.longest(dtls.SECRET)
     for _ in range(3):
         peer.send(longest)
     await lab.recorder.recorded(1)

@@ -1,9 +1,13 @@
-"""Requests that come twice."""
+"""Requests that come twice (RFC 5080 §2.2.2)."""
 
-from radius_bridge.radius.duplicates import Duplicates, Seen
+from radius_bridge.radius.duplicates import KEEP, Duplicates, Seen
 
 KEY = (b"192.0.2.1 40000", 7)
 FIRST, SECOND = b"1" * 16, b"2" * 16
+
+
+def test_a_response_is_kept_for_5_to_30_seconds_rfc_5080_2_2_2() -> None:
+    assert 5 <= KEEP <= 30
 
 
 def test_a_request_is_new_then_in_progress_then_answered_from_the_cache() -> None:

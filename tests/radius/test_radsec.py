@@ -13,9 +13,10 @@ from structlog.testing import capture_logs
 
 from radius_bridge.radius import status, tls
 from radius_bridge.radius.clients import Clients
-from radius_bridge.radius.packet import is_response
+from radius_bridge.radius.packet import is_response, parse
 from radius_bridge.radius.radsec import Radsec
 from radius_bridge.radius.secured import Limits
+from radius_bridge.settings import RadsecSettings
 from tests.lab.pki import Authority, Identity
 from tests.radius import secured
 from tests.radius.recorder import until
@@ -162,11 +163,38 @@ async def test_rfc_6613_2_6_4_a_bad_length_attribute_or_authenticator_ends_the_c
     assert not lab.recorder.events
 
 
-async def test_rfc_6613_2_6_4_an_unwanted_code_is_no_reason_to_close(lab: Lab) -> None:
+@pytest.mark.parametrize("code", [1, 40, 43], ids=["Access-Request", "Disconnect-Request", "CoA-Request"])
+async def test_rfc_6613_2_6_4_and_rfc_5176_3_an_unwanted_code_is_discarded_and_no_reason_to_close(
+    lab: Lab, code: int
+) -> None:
     peer = await lab.connect(lab.serve())
-    peer.send(b"\x01\x01\x00\x14" + bytes(16))
+    peer.send(bytes((code,)) + b"\x01\x00\x14" + bytes(16))
     peer.send(status.request(7, tls.SECRET))
     assert (await peer.hear())[:2] == b"\x05\x07"
+
+
+async def test_rfc_7930_2_a_packet_of_4096_octets_comes_and_so_does_its_response(lab: Lab) -> None:
+    peer = await lab.connect(lab.serve())
+    peer.send(secured.longest(tls.SECRET) + login(2))
+    await lab.recorder.recorded(2)
+    for future in lab.recorder.futures:
+        future.set_result(None)
+    response = await peer.hear()
+    assert is_response(response, secured.longest(tls.SECRET), tls.SECRET)
+    assert len(parse(response).attributes) == 16
+    assert is_response(await peer.hear(), login(2), tls.SECRET)
+
+
+async def test_rfc_6613_2_6_5_an_identifier_is_free_again_when_it_is_answered(lab: Lab) -> None:
+    peer = await lab.connect(lab.serve())
+    for first in range(0, 1024, 256):
+        lot = [login(first + number) for number in range(256)]
+        peer.send(b"".join(lot))
+        await lab.recorder.recorded(first + 256)
+        for future in lab.recorder.futures[first:]:
+            future.set_result(None)
+        for sent in lot:
+            assert is_response(await peer.hear(), sent, tls.SECRET)
 
 
 async def test_rfc_6614_2_3_peers_are_told_apart_by_name_common_name_or_fingerprint(lab: Lab) -> None:
@@ -212,7 +240,7 @@ async def test_rfc_9765_3_the_protocol_is_radius_1_0(lab: Lab, alpn: tuple[str, 
     assert peer.writer.get_extra_info("ssl_object").selected_alpn_protocol() == "radius/1.0"
 
 
-async def test_rfc_6614_a_peer_that_knows_nothing_of_alpn_is_taken(lab: Lab) -> None:
+async def test_rfc_6614_2_3_a_peer_that_knows_nothing_of_alpn_is_taken(lab: Lab) -> None:
     silent = await lab.connect(lab.serve(), context=lab.context(lab.proxy, alpn=()))
     silent.send(status.request(7, tls.SECRET))
     assert (await silent.hear())[:2] == b"\x05\x07"
@@ -263,12 +291,12 @@ async def test_who_hangs_up_within_its_client_hello_is_refused(lab: Lab) -> None
     assert all(line["reason"].startswith("TLS: ") for line in log)
 
 
-async def test_tls_older_than_1_2_is_refused(lab: Lab) -> None:
+async def test_rfc_6614_2_3_tls_older_than_1_2_is_refused(lab: Lab) -> None:
     context = lab.load().context
     assert context.minimum_version is ssl.TLSVersion.TLSv1_2
 
 
-async def test_no_session_is_resumed_and_so_there_is_no_0_rtt(lab: Lab) -> None:
+async def test_rfc_8446_8_no_session_is_resumed_and_so_there_is_no_0_rtt(lab: Lab) -> None:
     server = lab.serve()
     context = lab.context(lab.proxy)
     peer = await lab.connect(server, context=context)
@@ -348,3 +376,7 @@ def test_a_file_that_cannot_be_used_is_named(tmp_path: Path, broken: str) -> Non
     files[broken].write_text("this is no PEM")
     with pytest.raises(ValueError, match=f"{broken}_file .*/broken"):
         tls.load(tls.Files(**files))
+
+
+def test_rfc_6614_2_1_the_port_is_2083() -> None:
+    assert {port for _, port in RadsecSettings.model_fields["listen"].default} == {2083}
