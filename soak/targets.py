@@ -15,7 +15,8 @@ from radius_bridge.radius.accounting import Rules
 from radius_bridge.radius.attributes import assign, pack, unpack
 from radius_bridge.radius.capture import Capture, CaptureError
 from radius_bridge.radius.clients import Client, Networks
-from radius_bridge.radius.dictionary import Dictionary, DictionaryError, directory, standard
+from radius_bridge.radius.definitions import DictionaryError
+from radius_bridge.radius.dictionary import Dictionary, directory, standard
 from radius_bridge.radius.framing import Frames
 from radius_bridge.radius.packet import HEADER, MAX_LENGTH, Malformed, accounting_request, parse
 from radius_bridge.radius.service import Drop, Service

@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from radius_bridge.cli.common import USAGE, fail
-from radius_bridge.radius.dictionary import Dictionary, DictionaryError, with_sites
+from radius_bridge.radius.definitions import DictionaryError
+from radius_bridge.radius.dictionary import Dictionary, with_sites
 from radius_bridge.settings import secret_from_file
 
 SecretOption = Annotated[

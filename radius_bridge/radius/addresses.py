@@ -7,7 +7,8 @@ from functools import cache
 
 from radius_bridge.policy.members import Prefix, parse_prefix
 from radius_bridge.radius.attributes import Leaf, unpack
-from radius_bridge.radius.dictionary import VENDOR_SPECIFIC, Dictionary, Path, standard
+from radius_bridge.radius.definitions import VENDOR_SPECIFIC, Path
+from radius_bridge.radius.dictionary import Dictionary, standard
 from radius_bridge.radius.packet import Attribute, Malformed
 from radius_bridge.radius.values import Value
 

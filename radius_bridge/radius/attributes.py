@@ -7,7 +7,8 @@ octets, and says what is wrong with it and where.
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from radius_bridge.radius.dictionary import VENDOR_SPECIFIC, Definition, Dictionary, Path, Vendor
+from radius_bridge.radius.definitions import VENDOR_SPECIFIC, Definition, Path, Vendor
+from radius_bridge.radius.dictionary import Dictionary
 from radius_bridge.radius.packet import HEADER, MAX_VALUE, Attribute, Malformed
 from radius_bridge.radius.values import Value
 

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radius_bridge.radius.attributes import Leaf, assign, pack, unpack
-from radius_bridge.radius.dictionary import STRUCTURES, Definition, Dictionary, directory, standard
+from radius_bridge.radius.definitions import STRUCTURES, Definition
+from radius_bridge.radius.dictionary import Dictionary, directory, standard
 from radius_bridge.radius.packet import HEADER, MAX_VALUE, Attribute, Malformed, accounting_request, parse
 
 SITE = """

@@ -8,15 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from radius_bridge.policy.members import Prefix, parse_prefix
-from radius_bridge.radius.dictionary import (
-    STRUCTURES,
-    Definition,
-    Dictionary,
-    DictionaryError,
-    directory,
-    standard,
-    with_sites,
-)
+from radius_bridge.radius.definitions import STRUCTURES, Definition, DictionaryError
+from radius_bridge.radius.dictionary import Dictionary, directory, standard, with_sites
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@ from pyrad.dictionary import Dictionary as PyradDictionary
 from pyrad.packet import AcctPacket
 
 from radius_bridge.radius.attributes import assign, unpack
-from radius_bridge.radius.dictionary import Definition, directory, standard
+from radius_bridge.radius.definitions import Definition
+from radius_bridge.radius.dictionary import directory, standard
 from radius_bridge.radius.packet import accounting_request, is_genuine, parse
 
 SECRET = b"a shared secret!"

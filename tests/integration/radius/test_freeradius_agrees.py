@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from radius_bridge.radius.attributes import assign, unpack
-from radius_bridge.radius.dictionary import STRUCTURES, Definition, Dictionary, directory, standard
+from radius_bridge.radius.definitions import STRUCTURES, Definition
+from radius_bridge.radius.dictionary import Dictionary, directory, standard
 from radius_bridge.radius.packet import Attribute, Code, accounting_request, is_genuine, parse
 
 pytestmark = pytest.mark.integration
