@@ -1,6 +1,6 @@
 """Accounting-Requests a second, without Consul in the path: ours, FreeRADIUS and pyrad behind the same generator.
 
-Each server checks every packet and answers it; ours also reads it into an event, which is "recorded" at once.
+Each server checks every packet, reads its attributes and answers it; ours makes an event of it, "recorded" at once.
 FreeRADIUS runs twice: with an empty `accounting` section, and with `detail`, which writes each packet to a file.
 The generator keeps `LOT` packets of each of `SOCKETS` sockets in flight and repeats what is not answered.
 """

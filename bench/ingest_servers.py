@@ -33,10 +33,16 @@ async def ours(port: int, secret: bytes) -> None:
     await asyncio.Event().wait()
 
 
+READ = ("Acct-Status-Type", "User-Name", "Acct-Session-Id", "NAS-IP-Address", "Framed-IP-Address")
+"""What is in the generator's packets."""
+
+
 class _Pyrad(ServerAsync):  # type: ignore[misc]  # pyrad publishes no types
-    """pyrad's own asynchronous server, which acknowledges everything."""
+    """pyrad's own asynchronous server, which reads what ours reads and acknowledges everything."""
 
     def handle_acct_packet(self, protocol: Any, packet: Any, address: Any) -> None:
+        for name in READ:  # pyrad decodes a value when it is asked for it
+            packet.get(name)
         reply = self.CreateReplyPacket(packet)
         reply.code = AccountingResponse
         protocol.send_response(reply, address)

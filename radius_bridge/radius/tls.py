@@ -14,6 +14,7 @@ SECRET = b"radsec"
 """The shared secret inside TLS unless another is agreed (RFC 6614 §2.3)."""
 
 _WRONG = {
+    2: "the CA above its CA is not in ca_file",
     3: "there is no CRL of its CA in crl_file",
     7: "it is of another CA of the same name",
     8: "the CRL of its CA is not signed by that CA",
@@ -25,7 +26,7 @@ _WRONG = {
     19: "it is of another CA (whose root it brings along)",
     20: "it is of another CA",
     21: "it is of another CA",
-    23: "it is revoked",
+    23: "it is revoked",  # or the CA that it brings along
     24: "its issuer is no CA",
     26: "it is not for TLS clients (extended key usage)",
     66: "its key is too short",

@@ -20,7 +20,7 @@ class DtlsPeer:
         context.load_verify_locations(str(ca))
         context.set_verify(SSL.VERIFY_PEER, lambda c, x, code, depth, good: bool(good))
         if identity is not None:
-            context.use_certificate_file(str(identity.certificate))
+            context.use_certificate_chain_file(str(identity.certificate))
             context.use_privatekey_file(str(identity.key))
         self._context = context
         self.socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

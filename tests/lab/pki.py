@@ -39,18 +39,20 @@ class Identity:
 
 
 class Authority:
-    """A CA whose files are in `folder`."""
+    """A CA whose files are in `folder`: a root, or one below `parent`, which its certificates bring along."""
 
-    def __init__(self, folder: Path, label: str = "ca") -> None:
+    def __init__(self, folder: Path, label: str = "ca", parent: "Authority | None" = None) -> None:
         self._folder = folder
+        self._parent = parent
         self._label = label
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _name(f"{label} of a network that does not exist")
         self._revoked: list[x509.RevokedCertificate] = []
         certificate = self._sign(
-            self._builder(self._name, self._key, 365 * DAY)
+            self._builder(self._name, self._key, 365 * DAY, issuer=parent._name if parent is not None else None)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-            .add_extension(_usage(signs_certificates=True), critical=True)
+            .add_extension(_usage(signs_certificates=True), critical=True),
+            parent._key if parent is not None else None,
         )
         self.identity = Identity(folder, label, certificate, self._key)
         self.certificate = self.identity.certificate
@@ -72,7 +74,10 @@ class Authority:
             alternatives = x509.SubjectAlternativeName([x509.DNSName(name) for name in names])
             builder = builder.add_extension(alternatives, critical=False)
         certificate = self._sign(builder, key if self_signed else None)
-        return Identity(self._folder, label, certificate, key)
+        made = Identity(self._folder, label, certificate, key)
+        if self._parent is not None:
+            made.certificate.write_bytes(made.certificate.read_bytes() + self.certificate.read_bytes())
+        return made
 
     def revoke(self, identity: Identity) -> None:
         """Writes a revocation list with this certificate in it, too."""

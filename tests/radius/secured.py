@@ -75,14 +75,38 @@ def _with_expired_crl(ca: Authority) -> Identity:
     return ca.issue("behind-an-old-list", *NAMES)
 
 
-REFUSED: dict[str, Callable[[Authority], Identity | None]] = {
-    "certificate: it is expired": lambda ca: ca.issue("expired", *NAMES, valid=timedelta(days=-1)),
-    "certificate: it is self-signed": lambda ca: ca.issue("self-signed", *NAMES, self_signed=True),
-    "certificate: it is of another CA": lambda ca: _of_another_ca(ca, "other-ca"),
-    "certificate: it is of another CA of the same name": lambda ca: _of_another_ca(ca, "ca"),
-    "certificate: it is revoked": _revoked,
-    "certificate: the CRL of its CA is expired": _with_expired_crl,
-    "certificate: it shows none": lambda _: None,
-    "no client has this certificate": lambda ca: ca.issue("stranger", "stranger.example.org"),
+def below(ca: Authority) -> Authority:
+    """A CA below ours, and its revocation list beside ours."""
+    folder = ca.certificate.parent / "below"
+    folder.mkdir()
+    made = Authority(folder, "intermediate", ca)
+    ca.crl.write_bytes(ca.crl.read_bytes() + made.crl.read_bytes())
+    return made
+
+
+def _below_a_revoked_ca(ca: Authority) -> Identity:
+    made = below(ca)
+    ca.revoke(made.identity)
+    ca.crl.write_bytes(ca.crl.read_bytes() + made.crl.read_bytes())
+    return made.issue("proxy", *NAMES)
+
+
+def _below_without_list(ca: Authority) -> Identity:
+    identity = below(ca).issue("proxy", *NAMES)
+    ca.write_crl()
+    return identity
+
+
+REFUSED: dict[str, tuple[str, Callable[[Authority], Identity | None]]] = {
+    "expired": ("certificate: it is expired", lambda ca: ca.issue("expired", *NAMES, valid=timedelta(days=-1))),
+    "self-signed": ("certificate: it is self-signed", lambda ca: ca.issue("own", *NAMES, self_signed=True)),
+    "other CA": ("certificate: it is of another CA", lambda ca: _of_another_ca(ca, "other-ca")),
+    "same name": ("certificate: it is of another CA of the same name", lambda ca: _of_another_ca(ca, "ca")),
+    "revoked": ("certificate: it is revoked", _revoked),
+    "revoked CA": ("certificate: it is revoked", _below_a_revoked_ca),
+    "expired CRL": ("certificate: the CRL of its CA is expired", _with_expired_crl),
+    "no CRL": ("certificate: there is no CRL of its CA in crl_file", _below_without_list),
+    "none": ("certificate: it shows none", lambda _: None),
+    "stranger": ("no client has this certificate", lambda ca: ca.issue("stranger", "stranger.example.org")),
 }
-"""Who is refused, by the reason that the log gives. Made before the bridge reads its files."""
+"""Who is refused: the reason that the log gives, and a certificate. It is made before the bridge reads its files."""

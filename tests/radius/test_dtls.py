@@ -20,7 +20,7 @@ from tests.lab.dtls import DtlsPeer
 from tests.lab.pki import Identity
 from tests.radius import secured
 from tests.radius.recorder import until
-from tests.radius.secured import CLIENTS, REFUSED, SecuredLab
+from tests.radius.secured import CLIENTS, NAMES, REFUSED, SecuredLab, below
 
 LIMITS = Limits(connections=16)
 ASKED = status.request(7, dtls.SECRET)
@@ -128,9 +128,10 @@ async def test_rfc_6347_4_2_8_a_peer_that_was_restarted_begins_anew_on_the_same_
     assert len(lab.server.sessions) == 1
 
 
-@pytest.mark.parametrize("reason", REFUSED)
-async def test_rfc_7360_who_is_refused_is_logged_in_one_line_that_says_why(lab: Lab, reason: str) -> None:
-    identity = REFUSED[reason](lab.ca)
+@pytest.mark.parametrize("case", REFUSED)
+async def test_rfc_7360_who_is_refused_is_logged_in_one_line_that_says_why(lab: Lab, case: str) -> None:
+    reason, make = REFUSED[case]
+    identity = make(lab.ca)
     lab.server.reload(lab.load(), CLIENTS)
     peer = lab.peer(identity)
     with capture_logs() as log:
@@ -151,6 +152,12 @@ async def test_rfc_9765_3_a_peer_that_offers_only_other_protocols_is_refused_by_
         await until(peer.shake_hands)
     assert [(line["reason"], line["offered"]) for line in log] == [(tls.FOREIGN_PROTOCOL, "radius/1.1, h2")]
     assert not lab.server.sessions
+
+
+async def test_rfc_7360_a_peer_may_bring_the_ca_between_its_own_and_ours(lab: Lab) -> None:
+    identity = below(lab.ca).issue("branch", *NAMES)
+    lab.server.reload(lab.load(), CLIENTS)
+    await until(lab.peer(identity).shake_hands)
 
 
 async def test_rfc_9765_3_the_protocol_is_radius_1_0(lab: Lab) -> None:

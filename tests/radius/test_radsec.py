@@ -20,7 +20,7 @@ from radius_bridge.settings import RadsecSettings
 from tests.lab.pki import Authority, Identity
 from tests.radius import secured
 from tests.radius.recorder import until
-from tests.radius.secured import CLIENTS, REFUSED, SecuredLab, client
+from tests.radius.secured import CLIENTS, NAMES, REFUSED, SecuredLab, below, client
 
 LIMITS = Limits(connections=16)
 
@@ -215,11 +215,12 @@ async def test_rfc_6614_2_3_peers_are_told_apart_by_name_common_name_or_fingerpr
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize("reason", REFUSED)
+@pytest.mark.parametrize("case", REFUSED)
 async def test_rfc_6614_2_3_who_is_refused_is_logged_in_one_line_that_says_why(
-    lab: Lab, reason: str, version: ssl.TLSVersion
+    lab: Lab, case: str, version: ssl.TLSVersion
 ) -> None:
-    context = lab.context(REFUSED[reason](lab.ca))
+    reason, make = REFUSED[case]
+    context = lab.context(make(lab.ca))
     context.minimum_version = context.maximum_version = version
     server = lab.serve()
     with capture_logs() as log:
@@ -232,6 +233,26 @@ async def test_rfc_6614_2_3_who_is_refused_is_logged_in_one_line_that_says_why(
         await until(lambda: bool(log))
     assert [line["reason"] for line in log] == [reason]
     assert log[0]["source"].startswith("127.0.0.1:")
+
+
+async def test_rfc_6614_2_3_a_peer_may_bring_the_ca_between_its_own_and_ours(lab: Lab) -> None:
+    identity = below(lab.ca).issue("branch", *NAMES)
+    peer = await lab.connect(lab.serve(), identity)
+    peer.send(login())
+    await lab.recorder.recorded(1)
+
+
+async def test_a_ca_file_that_ends_below_the_root_is_told(lab: Lab) -> None:
+    between = below(lab.ca)
+    files = replace(lab.files, ca=between.certificate, crl=None)
+    server = Radsec("127.0.0.1", 0, tls.load(files), CLIENTS, lab.service)
+    lab.servers.append(server)
+    with capture_logs() as log:
+        with suppress(ssl.SSLError, ConnectionError):
+            peer = await lab.connect(server, between.issue("branch", *NAMES))
+            assert await peer.is_closed()
+        await until(lambda: bool(log))
+    assert [line["reason"] for line in log] == ["certificate: the CA above its CA is not in ca_file"]
 
 
 @pytest.mark.parametrize("alpn", [("radius/1.0",), ("radius/1.1", "radius/1.0")])
