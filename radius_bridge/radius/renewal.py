@@ -11,7 +11,7 @@ from radius_bridge import metrics
 from radius_bridge.radius import tls
 from radius_bridge.radius.server import Listener
 
-EVERY = 60.0
+EVERY = 10.0
 """Seconds between two looks."""
 
 EXPIRED = "certificate or CRL is expired: TLS peers are refused, or refuse us"

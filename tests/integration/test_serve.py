@@ -161,14 +161,14 @@ def test_sigterm_finishes_what_is_in_flight(consul: ConsulServer, bridge: Bridge
 def test_sighup_reads_the_clients_anew_and_a_broken_file_changes_nothing(consul: ConsulServer, bridge: Bridge) -> None:
     bridge.start().wait_log("listening")
     bridge.configure("192.168.0.0/16")
-    os.kill(bridge.pid, signal.SIGHUP)
+    bridge.reload()
     bridge.wait_log("configuration taken")
     with bridge.nas() as nas:
         assert nas.send(start("alice", "10.0.0.1")) is not None
         assert nas.send(start("alice", "192.168.0.1")) is not None
     assert keys(consul, "befw/$alias$/") == ["befw/$alias$/$user.alice$/192.168.0.1"]
     bridge.config.write_text("[radius\n")
-    os.kill(bridge.pid, signal.SIGHUP)
+    bridge.reload()
     bridge.wait_log("the old one stays")
     with bridge.nas() as nas:
         assert nas.send(start("bob", "192.168.0.2")) is not None
