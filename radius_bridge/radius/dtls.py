@@ -134,7 +134,7 @@ class Dtls(Secured):
                 metrics.DROPPED[Drop.FAILED] += 1
 
     def _welcome(self, data: bytes, where: Where) -> None:
-        source = sockets.endpoint_of(where[0])
+        host, port = sockets.host_and_port(where[0])
         connection = SSL.Connection(self._context, None)
         connection.set_app_data(openssl.Handshake(where[0]))
         connection.set_accept_state()
@@ -145,14 +145,14 @@ class Dtls(Secured):
         except SSL.WantReadError:
             return self.transmit(connection, where)  # HelloVerifyRequest: it comes again with the cookie
         except SSL.Error:
-            return self.refuse(source, "DTLS: no ClientHello")
+            return self.refuse(host, "DTLS: no ClientHello")
         forgotten = self.sessions.get(where[0])
         if forgotten is not None:
             forgotten.leave()
-        if len(self.sessions) >= self.limits.connections:
-            return self.refuse(source, "too many sessions")
-        session = self.sessions[where[0]] = _Session(self, connection, where, source)
-        return session.advance()
+        if self.admits(host, len(self.sessions)):
+            session = self.sessions[where[0]] = _Session(self, connection, where, host, port)
+            session.advance()
+        return None
 
     def _tick(self) -> None:
         now = time.monotonic()
@@ -164,8 +164,8 @@ class Dtls(Secured):
 class _Session(SecuredPeer):
     """One peer: a handshake, then a client's packets, one in each record (RFC 7360 §5)."""
 
-    def __init__(self, server: Dtls, connection: SSL.Connection, where: Where, source: str) -> None:
-        super().__init__(server, source)
+    def __init__(self, server: Dtls, connection: SSL.Connection, where: Where, host: str, port: int) -> None:
+        super().__init__(server, host, port)
         self._server = server
         self._connection = connection
         self._where = where

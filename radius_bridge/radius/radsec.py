@@ -70,12 +70,11 @@ class Radsec(Secured):
                 self.refuse("", f"accept: {error.strerror}")
                 await asyncio.sleep(0.1)
                 continue
-            source = sockets.endpoint(*peer[:2])
-            if len(self._connections) >= self.limits.connections:
-                self.refuse(source, "too many connections")
+            host, port = peer[:2]
+            if not self.admits(host, len(self._connections)):
                 sock.close()
                 continue
-            connection = _Connection(self, source)
+            connection = _Connection(self, host, port)
             self._connections.add(connection)
             task = asyncio.create_task(self._welcome(sock, connection))
             self._handshakes.add(task)
@@ -108,6 +107,7 @@ class Radsec(Secured):
         self, sock: socket.socket, connection: "_Connection", reason: str, more: Mapping[str, object] | None = None
     ) -> None:
         sock.close()
+        connection.leave()
         self.gone(connection)
         self.refuse(connection.source, reason, more)
 
@@ -141,8 +141,8 @@ async def _readable(sock: socket.socket) -> None:
 class _Connection(SecuredPeer, asyncio.Protocol):
     """One connection: a client, its packets one after the other, and their responses in any order."""
 
-    def __init__(self, server: Radsec, source: str) -> None:
-        super().__init__(server, source)
+    def __init__(self, server: Radsec, host: str, port: int) -> None:
+        super().__init__(server, host, port)
         self._server = server
         self._number = next(_numbers)
         self._frames = Frames()
@@ -173,8 +173,8 @@ class _Connection(SecuredPeer, asyncio.Protocol):
             return self.close(Drop.MALFORMED)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.leave()
         self._server.gone(self)
+        self.leave()
 
     def pause_writing(self) -> None:
         # It does not read its responses: then we read no more of its requests.

@@ -1,12 +1,14 @@
 """What RadSec and DTLS have in common: who may come, how many for how long, and what is said about the others."""
 
+import ipaddress
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from radius_bridge import metrics
-from radius_bridge.radius import tls
+from radius_bridge.radius import sockets, tls
 from radius_bridge.radius.clients import Client, Clients
 from radius_bridge.radius.seldom import SeldomLog
 from radius_bridge.radius.service import Drop, Service
@@ -21,6 +23,8 @@ class Limits:
 
     connections: int = 1024
     """At once, in handshake or after it; more are not begun."""
+    from_one_place: int = 256
+    """Handshakes at once with one address (of IPv6: one /64): a stranger alone cannot keep the others out."""
     handshake: float = 5.0
     """Seconds that a handshake may take."""
     idle: float = 900.0
@@ -42,6 +46,8 @@ class Secured:
         self.limits = limits
         self.open: set[SecuredPeer] = set()
         """The connections of known clients."""
+        self.shaking: Counter[str] = Counter()
+        """Handshakes that are not over, by the place that they come from."""
         self.log = SeldomLog()
 
     def reload(self, made: tls.Tls, clients: Clients) -> None:
@@ -60,6 +66,16 @@ class Secured:
         """The client with this certificate."""
         return self.clients.with_certificate(certificate.fingerprint, certificate.names)
 
+    def admits(self, host: str, connections: int) -> bool:
+        """True if somebody at `host` may begin while there are so many connections; else it is refused."""
+        if connections >= self.limits.connections:
+            self.refuse(host, "too many connections")
+        elif self.shaking[place(host)] >= self.limits.from_one_place:
+            self.refuse(host, "too many handshakes from one place")
+        else:
+            return True
+        return False
+
     def refuse(self, source: str, reason: str, more: Mapping[str, object] | None = None) -> None:
         """Counts and logs somebody who did not become a client's connection; `reason` is one of a few."""
         metrics.CONNECTIONS["refused"] += 1
@@ -70,10 +86,13 @@ class Secured:
 class SecuredPeer(ABC):
     """One connection, from its handshake to its end."""
 
-    def __init__(self, server: Secured, source: str) -> None:
+    def __init__(self, server: Secured, host: str, port: int) -> None:
         self._secured = server
-        self.source = source
+        self.source = sockets.endpoint(host, port)
         """Address and port, for the log."""
+        self._place = place(host)
+        self._is_shaking = True
+        server.shaking[self._place] += 1
         self.client: Client | None = None
         """Whose it is: from the end of the handshake to that of the connection."""
         self._certificate: tls.Certificate | None = None
@@ -81,6 +100,7 @@ class SecuredPeer(ABC):
 
     def enter(self, certificate: tls.Certificate) -> bool:
         """After the handshake: True if the certificate is a client's."""
+        self._settle()
         self._certificate = certificate
         if not self.recognise():
             # What somebody needs who wants to let it in.
@@ -102,7 +122,8 @@ class SecuredPeer(ABC):
         return self.source
 
     def leave(self) -> None:
-        """It is nobody's any more."""
+        """It is nobody's any more; may be told more than once."""
+        self._settle()
         self.client = None
         self._secured.open.discard(self)
 
@@ -117,6 +138,20 @@ class SecuredPeer(ABC):
         self.leave()
         self._hang_up()
 
+    def _settle(self) -> None:
+        """The handshake is over, one way or another."""
+        if self._is_shaking:
+            self._is_shaking = False
+            shaking = self._secured.shaking
+            shaking[self._place] -= 1
+            if not shaking[self._place]:
+                del shaking[self._place]
+
     @abstractmethod
     def _hang_up(self) -> None:
         """Takes leave of the peer."""
+
+
+def place(host: str) -> str:
+    """What a numeric address shares with those that one person can have: of IPv6, the first 64 bits."""
+    return str(ipaddress.IPv6Network((host.partition("%")[0], 64), strict=False)) if ":" in host else host

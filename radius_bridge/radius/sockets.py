@@ -85,11 +85,16 @@ def address_of(name: bytes) -> tuple[int, int]:
     return 6, int.from_bytes(name[8:24])
 
 
-def endpoint_of(name: bytes) -> str:
-    """Address and port in a sockaddr, for people."""
+def host_and_port(name: bytes) -> tuple[str, int]:
+    """Address and port in a sockaddr."""
     version, number = address_of(name)
     host = ipaddress.IPv4Address(number) if version == 4 else ipaddress.IPv6Address(number)
-    return endpoint(str(host), int.from_bytes(name[2:4]))
+    return str(host), int.from_bytes(name[2:4])
+
+
+def endpoint_of(name: bytes) -> str:
+    """Address and port in a sockaddr, for people."""
+    return endpoint(*host_and_port(name))
 
 
 class Control(NamedTuple):

@@ -46,6 +46,11 @@ class Lab(SecuredLab):
         self._peers.append(DtlsPeer(self.server.address, self.ca.certificate, identity, alpn))
         return self._peers[-1]
 
+    async def begin(self) -> None:
+        """A peer that stops in the middle of its handshake."""
+        peer, before = self.peer(self.proxy), len(self.server.sessions)
+        await until(lambda: len(self.server.sessions) > before or peer.shake_hands())
+
     async def connect(self) -> DtlsPeer:
         peer = self.peer(self.proxy)
         await until(peer.shake_hands)
@@ -210,7 +215,18 @@ async def test_sessions_beyond_the_limit_are_not_begun(lab: Lab) -> None:
     late = lab.peer(lab.proxy)
     with capture_logs() as log:
         await until(lambda: late.shake_hands() or bool(log))
-    assert [line["reason"] for line in log] == ["too many sessions"]
+    assert [line["reason"] for line in log] == ["too many connections"]
+
+
+async def test_one_address_has_only_so_many_handshakes_at_once(lab: Lab) -> None:
+    lab.close()
+    lab.serve(replace(LIMITS, from_one_place=2))
+    await lab.begin()
+    await lab.begin()
+    late = lab.peer(lab.proxy)
+    with capture_logs() as log:
+        await until(lambda: late.shake_hands() or bool(log))
+    assert [line["reason"] for line in log] == ["too many handshakes from one place"]
 
 
 async def test_a_revoked_peer_goes_when_the_list_is_read_again(lab: Lab) -> None:

@@ -15,7 +15,7 @@ from radius_bridge.radius import status, tls
 from radius_bridge.radius.clients import Clients
 from radius_bridge.radius.packet import is_response, parse
 from radius_bridge.radius.radsec import Radsec
-from radius_bridge.radius.secured import Limits
+from radius_bridge.radius.secured import Limits, place
 from radius_bridge.settings import RadsecSettings
 from tests.lab.pki import Authority, Identity
 from tests.radius import secured
@@ -56,11 +56,20 @@ class Lab(SecuredLab):
         return context
 
     async def connect(
-        self, server: Radsec, identity: Identity | None = None, *, context: ssl.SSLContext | None = None
+        self,
+        server: Radsec,
+        identity: Identity | None = None,
+        *,
+        context: ssl.SSLContext | None = None,
+        local: str = "127.0.0.1",
     ) -> "Peer":
         host, port = server.address
         reader, writer = await asyncio.open_connection(
-            host, port, ssl=context or self.context(identity or self.proxy), server_hostname="bridge.example.org"
+            host,
+            port,
+            local_addr=(local, 0),
+            ssl=context or self.context(identity or self.proxy),
+            server_hostname="bridge.example.org",
         )
         self._writers.append(writer)
         return Peer(reader, writer)
@@ -361,6 +370,37 @@ async def test_connections_beyond_the_limit_are_closed_as_they_come(lab: Lab) ->
     await until(lambda: len(server.open) < 2)
     (await lab.connect(server)).send(login())
     await lab.recorder.recorded(1)
+
+
+async def test_who_was_refused_makes_room_for_others(lab: Lab) -> None:
+    server = lab.serve(limits=Limits(connections=2, from_one_place=2))
+    for _ in range(5):
+        with pytest.raises(ssl.SSLError):
+            await lab.connect(server, context=lab.context(lab.proxy, alpn=("h2",)))
+    (await lab.connect(server)).send(login())
+    await lab.recorder.recorded(1)
+
+
+async def test_one_address_has_only_so_many_handshakes_at_once(lab: Lab) -> None:
+    server = lab.serve(limits=replace(LIMITS, from_one_place=2))
+    strangers = [await asyncio.open_connection(*server.address) for _ in range(2)]
+    await until(lambda: server.pending == 2)
+    with capture_logs() as log, pytest.raises((ConnectionError, ssl.SSLError)):
+        await lab.connect(server)
+    assert [line["reason"] for line in log] == ["too many handshakes from one place"]
+    (await lab.connect(server, local="127.0.0.2")).send(login())
+    await lab.recorder.recorded(1)
+    for _, writer in strangers:
+        writer.close()
+    await until(lambda: not server.shaking)
+    (await lab.connect(server)).send(login(2))
+    await lab.recorder.recorded(2)
+
+
+def test_of_ipv6_a_place_is_a_network_of_64_bits() -> None:
+    assert place("2001:db8::1") == place("2001:db8::ffff:1") != place("2001:db8:0:1::1")
+    assert place("fe80::1%eth0") == place("fe80::2")
+    assert place("192.0.2.1") != place("192.0.2.2")
 
 
 async def test_a_revoked_peer_goes_when_the_list_is_read_again_and_does_not_come_back(lab: Lab) -> None:
