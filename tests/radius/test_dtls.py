@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import structlog
 from OpenSSL import SSL
 from structlog.testing import capture_logs
 
@@ -68,7 +67,6 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
     made = Lab(tmp_path)
     yield made
     made.close()
-    structlog.reset_defaults()
 
 
 async def heard(peer: DtlsPeer) -> bytes:

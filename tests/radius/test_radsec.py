@@ -2,13 +2,12 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from radius_bridge.radius import status, tls
@@ -27,12 +26,6 @@ LIMITS = Limits(connections=16)
 
 def login(number: int = 1, secret: bytes = tls.SECRET) -> bytes:
     return secured.login(number, secret)
-
-
-@pytest.fixture(autouse=True)
-def plain_log() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
 
 
 class Lab(SecuredLab):

@@ -1,11 +1,10 @@
 """Files that change while the bridge runs."""
 
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-import structlog
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
@@ -16,12 +15,6 @@ from radius_bridge.radius.server import Listener
 from tests.lab.pki import DAY
 from tests.radius.recorder import Recorder
 from tests.radius.secured import CLIENTS, NAMES, SecuredLab
-
-
-@pytest.fixture(autouse=True)
-def plain_log() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
 
 
 class Lab(SecuredLab):

@@ -5,7 +5,6 @@ import socket
 import time
 
 import pytest
-import structlog
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
@@ -49,7 +48,6 @@ async def test_each_packet_is_read_or_counted_as_dropped_by_the_kernel() -> None
     assert [line["event"] for line in log] == ["the kernel drops packets: they come faster than they are read"]
     udp.close()
     udp.shut()
-    structlog.reset_defaults()
 
 
 @pytest.mark.parametrize(
@@ -70,7 +68,6 @@ async def test_a_flood_costs_less_than_good_packets_and_does_not_fill_the_log(
     before = value("dropped", reason=reason.value)
     with capture_logs() as log:
         bad = await cost([flood] * number, clients(known))
-    structlog.reset_defaults()
     assert value("dropped", reason=reason.value) == before + number
     assert bad < good
     assert len(log) == 1
