@@ -90,6 +90,8 @@ class SecuredPeer(ABC):
         self._secured = server
         self.source = sockets.endpoint(host, port)
         """Address and port, for the log."""
+        self._met = server.tls.digest
+        """Of the certificates and lists that it is checked against."""
         self._place = place(host)
         self._is_shaking = True
         server.shaking[self._place] += 1
@@ -101,6 +103,10 @@ class SecuredPeer(ABC):
     def enter(self, certificate: tls.Certificate) -> bool:
         """After the handshake: True if the certificate is a client's."""
         self._settle()
+        if self._met != self._secured.tls.digest:
+            # Perhaps it is revoked by now.
+            self._secured.refuse(self.source, "configuration changed during the handshake")
+            return False
         self._certificate = certificate
         if not self.recognise():
             # What somebody needs who wants to let it in.

@@ -45,10 +45,11 @@ class Lab(SecuredLab):
         self._peers.append(DtlsPeer(self.server.address, self.ca.certificate, identity, alpn))
         return self._peers[-1]
 
-    async def begin(self) -> None:
+    async def begin(self) -> DtlsPeer:
         """A peer that stops in the middle of its handshake."""
         peer, before = self.peer(self.proxy), len(self.server.sessions)
         await until(lambda: len(self.server.sessions) > before or peer.shake_hands())
+        return peer
 
     async def connect(self) -> DtlsPeer:
         peer = self.peer(self.proxy)
@@ -264,3 +265,14 @@ def test_every_error_of_openssl_is_a_reason_of_a_few_words() -> None:
         (openssl.ForeignProtocol("h2"), tls.FOREIGN_PROTOCOL),
     ):
         assert openssl.why_failed(connection, error) == reason
+
+
+async def test_a_peer_that_is_revoked_during_its_handshake_is_refused(lab: Lab) -> None:
+    peer = await lab.begin()
+    lab.ca.revoke(lab.proxy)
+    lab.server.reload(lab.load(), CLIENTS)
+    with capture_logs() as log:
+        await until(lambda: peer.shake_hands() or bool(log))
+        await until(lambda: bool(log))
+    assert [line["reason"] for line in log] == ["configuration changed during the handshake"]
+    assert not lab.server.sessions

@@ -187,6 +187,19 @@ async def test_rfc_7930_2_a_packet_of_4096_octets_comes_and_so_does_its_response
     assert is_response(await peer.hear(), login(2), tls.SECRET)
 
 
+async def test_many_connections_come_at_once(lab: Lab) -> None:
+    server = lab.serve(limits=Limits())
+    peers = await asyncio.gather(*(lab.connect(server) for _ in range(100)))
+    await until(lambda: len(server.open) == 100)
+    for number, peer in enumerate(peers):
+        peer.send(login(number))
+    await lab.recorder.recorded(100)
+    for future in lab.recorder.futures:
+        future.set_result(None)
+    for number, peer in enumerate(peers):
+        assert is_response(await peer.hear(), login(number), tls.SECRET)
+
+
 async def test_rfc_6613_2_6_5_an_identifier_is_free_again_when_it_is_answered(lab: Lab) -> None:
     peer = await lab.connect(lab.serve())
     for first in range(0, 1024, 256):
@@ -410,6 +423,29 @@ async def test_a_revoked_peer_goes_when_the_list_is_read_again_and_does_not_come
     again.maximum_version = ssl.TLSVersion.TLSv1_2
     with pytest.raises((ssl.SSLError, ConnectionError)):
         await lab.connect(server, context=again)
+
+
+async def test_a_peer_that_is_revoked_during_its_handshake_is_refused(lab: Lab) -> None:
+    server = lab.serve()
+    here, there = ssl.MemoryBIO(), ssl.MemoryBIO()
+    connection = lab.context(lab.proxy).wrap_bio(here, there, server_hostname="bridge.example.org")
+    reader, writer = await asyncio.open_connection(*server.address)
+    with pytest.raises(ssl.SSLWantReadError):
+        connection.do_handshake()
+    writer.write(there.read())
+    while True:
+        here.write(await reader.read(1 << 16))
+        with suppress(ssl.SSLWantReadError):
+            connection.do_handshake()
+            break
+    lab.ca.revoke(lab.proxy)
+    server.reload(lab.load(), CLIENTS)
+    with capture_logs() as log:
+        writer.write(there.read())  # the certificate, and Finished
+        await until(lambda: bool(log))
+    assert [line["reason"] for line in log] == ["configuration changed during the handshake"]
+    assert not server.open
+    writer.close()
 
 
 async def test_who_is_no_client_after_a_reload_goes(lab: Lab) -> None:
