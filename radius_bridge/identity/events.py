@@ -21,7 +21,11 @@ class Event(msgspec.Struct, frozen=True, gc=False):
 
     kind: Kind
     user: str
-    """The user's name, as groups are named after it (identity.names)."""
+    """The user's name, as groups are named after it (identity.names).
+
+    Empty: nobody who has a group, such as a machine or a device known by its MAC address. That takes the addresses
+    from whoever had them as a user's would; else he would inherit them.
+    """
     session: str
     """NAS and Acct-Session-Id: what tells this session from all others."""
     addresses: tuple[Prefix, ...]
@@ -40,6 +44,10 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     """Calling-Station-Id, as it came."""
     within: Container[Prefix] | None = None
     """The only addresses that the source may bind or end; None: all."""
+    groups: tuple[str, ...] = ()
+    """The groups that attributes put the session's addresses into: `radius.staff`."""
+    keeps_user: bool = False
+    """True if the packet leaves open who is there (an outer `anonymous`): its session keeps the user that it has."""
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False):

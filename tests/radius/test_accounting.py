@@ -8,17 +8,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radius_bridge.identity.events import Event, Kind
+from radius_bridge.identity.names import Naming
 from radius_bridge.policy.members import parse_prefix, user_group
 from radius_bridge.radius.accounting import LONGEST_ID, NotBound, Outcome, Rules, interpret, plain
 from radius_bridge.radius.addresses import Addresses, Source
+from radius_bridge.radius.attributes import assign
 from radius_bridge.radius.clients import Client, Networks
 from radius_bridge.radius.dictionary import standard
 from radius_bridge.radius.packet import Attribute
+from radius_bridge.radius.users import USER_NAME, GroupRule, Users
 from radius_bridge.registry.keys import Keys
 
 NOW = 1_700_000_000.5
 HOUR = 3600
-RULES = Rules(default_lease=8 * HOUR, never_bind=Networks([parse_prefix("10.66.0.0/16")]))
+RULES = Rules(default_lease=8 * HOUR, shared=Networks([parse_prefix("10.66.0.0/16")]))
 CLIENT = Client(
     name="campus",
     address=parse_prefix("198.51.100.1"),
@@ -90,10 +93,6 @@ def test_the_three_kinds_that_concern_one_session(status: str, kind: Kind) -> No
         ({"Acct_Status_Type": None}, NotBound.UNKNOWN_STATUS),
         ({"Acct_Session_Id": None}, NotBound.NO_SESSION_ID),
         ({"Acct_Session_Id": ""}, NotBound.NO_SESSION_ID),
-        ({"User_Name": None}, NotBound.BAD_NAME),
-        ({"User_Name": ""}, NotBound.BAD_NAME),
-        ({"User_Name": "a\nb"}, NotBound.BAD_NAME),
-        ({"User_Name": "\udcff\udcfe"}, NotBound.BAD_NAME),
         ({"Framed_IP_Address": None}, NotBound.NO_ADDRESS),
         ({"Framed_IP_Address": "0.0.0.0"}, NotBound.NO_ADDRESS),
         ({"Framed_IP_Address": "255.255.255.254"}, NotBound.NO_ADDRESS),
@@ -107,6 +106,73 @@ def test_the_three_kinds_that_concern_one_session(status: str, kind: Kind) -> No
 @pytest.mark.parametrize("status", ["Start", "Interim-Update"])
 def test_what_is_acknowledged_and_not_bound(status: str, changes: dict[str, str | None], reason: NotBound) -> None:
     assert outcome(**{"Acct_Status_Type": status, **changes})[:2] == (None, reason)
+
+
+NOBODY = [
+    ({"User_Name": None}, NotBound.NO_NAME, True),
+    ({"User_Name": ""}, NotBound.NO_NAME, True),
+    ({"User_Name": "a\nb"}, NotBound.BAD_NAME, True),
+    ({"User_Name": "\udcff\udcfe"}, NotBound.BAD_NAME, True),
+    ({"User_Name": "anonymous@example.org"}, NotBound.NEVER_BOUND, True),
+    ({"User_Name": "host/pc.corp.example"}, NotBound.MACHINE, False),
+    ({"User_Name": "CORP\\pc$"}, NotBound.MACHINE, False),
+    ({"User_Name": "02-00-00-00-00-01"}, NotBound.MAC, False),
+    ({"User_Name": "020000000001", "Calling_Station_Id": "0200.0000.0001"}, NotBound.MAC, False),
+]
+
+
+@pytest.mark.parametrize(("changes", "reason", "open_"), NOBODY)
+@pytest.mark.parametrize("status", ["Start", "Interim-Update"])
+def test_rows_8_to_10_a_packet_of_nobody_takes_the_address_from_whoever_had_it(
+    status: str, changes: dict[str, str | None], reason: NotBound, open_: bool
+) -> None:
+    result = outcome(**{"Acct_Status_Type": status, **changes})
+    assert result.event is not None
+    assert (result.event.user, result.event.addresses) == ("", (parse_prefix("10.1.2.3"),))
+    assert result.not_bound is reason
+    # Who is not said to be a machine or a device may be the user that the session has: a resumed EAP session, say.
+    assert result.event.keeps_user == open_
+
+
+def test_a_packet_of_nobody_without_an_address_is_nothing() -> None:
+    assert outcome(User_Name="anonymous", Framed_IP_Address=None)[:2] == (None, NotBound.NEVER_BOUND)
+
+
+def test_groups_of_attributes_are_told_and_those_left_out_counted() -> None:
+    rules = [GroupRule("Class", f"radius.{name}", value="all") for name in "abcd"]
+    told = replace(RULES, users=Users(Naming(), (USER_NAME,), rules, standard()))
+    pairs = packet({"Class": f"0x{b'all'.hex()}"})
+    result = interpret(pairs, CLIENT, told, NOW)
+    assert result.event is not None
+    assert (result.event.groups, result.groups_left_out) == (("radius.a", "radius.b", "radius.c"), 1)
+    limited = interpret(pairs, replace(CLIENT, groups=frozenset({"radius.d"})), told, NOW)
+    assert limited.event is not None
+    assert limited.event.groups == ("radius.d",)
+
+
+def test_an_attribute_may_name_addresses_and_the_user() -> None:
+    source = Source("Cisco-AVPair", re.compile("^addr=(.+)$"))
+    rules = Rules(
+        default_lease=HOUR,
+        shared=Networks([]),
+        addresses=Addresses([source], standard()),
+        users=Users(Naming(), (Source("Cisco-AVPair", re.compile("^user=(.+)$")),), (), standard()),
+    )
+    pairs = packet({"User-Name": None, "Framed-IP-Address": None})
+    pairs += [pair for text in ("addr=10.1.2.3", "user=Bob") for pair in assign(f"Cisco-AVPair={text}", standard())]
+    result = interpret(pairs, CLIENT, rules, NOW)
+    assert result.event is not None
+    assert (result.event.user, result.event.addresses) == ("bob", (parse_prefix("10.1.2.3"),))
+
+
+@pytest.mark.parametrize("status", ["Start", "Interim-Update"])
+def test_a_shared_network_is_never_bound(status: str) -> None:
+    """NAT and terminal servers: many people are behind one address."""
+    result = outcome(Acct_Status_Type=status, Framed_IP_Address="10.66.0.1", Framed_IPv6_Address="2001:db8::1")
+    assert result.event is not None
+    assert [str(address) for address in result.event.addresses] == ["2001:db8::1"]
+    assert [str(address) for address in result.refused] == ["10.66.0.1"]
+    assert outcome(Acct_Status_Type=status, Framed_IP_Address="10.66.255.255").event is None
 
 
 @pytest.mark.parametrize(
@@ -150,14 +216,27 @@ def test_a_v4_mapped_address_is_the_v4_address() -> None:
         ({"example.org"}, "alice@EXAMPLE.ORG", True),
         ({"example.org"}, "alice", False),
         ({"example.org", ""}, "alice", True),
-        ({"example.org"}, "alice@example.org@elsewhere.example", False),
+        ({"example.org"}, "CORP\\alice", False),
+        ({"Corp", ""}, "CORP\\alice", True),
+        ({""}, "CORP\\alice", False),
     ],
 )
 def test_a_client_binds_only_users_of_its_realms(realms: set[str] | None, name: str, bound: bool) -> None:
-    client = replace(CLIENT, realms=None if realms is None else frozenset(realms))
+    client = replace(CLIENT, realms=None if realms is None else frozenset(map(str.lower, realms)))
     result = outcome(client, User_Name=name)
-    assert (result.not_bound is None) == bound
-    assert bound or result.not_bound is NotBound.REALM
+    assert result.event is not None
+    assert bool(result.event.user) == bound
+    assert result.not_bound is (None if bound else NotBound.REALM)
+    assert not result.event.keeps_user
+
+
+def test_a_realm_that_is_taken_off_is_still_the_one_that_a_client_needs() -> None:
+    rules = replace(RULES, users=Users(Naming.check({"example.org": ""}, ()), (USER_NAME,), (), standard()))
+    client = replace(CLIENT, realms=frozenset({"example.org"}))
+    for name, user in (("alice@example.org", "alice"), ("alice", "")):
+        result = interpret(packet({"User-Name": name}), client, rules, NOW)
+        assert result.event is not None
+        assert result.event.user == user
 
 
 @pytest.mark.parametrize(
@@ -227,7 +306,7 @@ def test_a_stop_without_an_address_is_an_event_without_addresses() -> None:
 def test_a_stop_ends_what_could_not_be_bound_any_more() -> None:
     client = replace(CLIENT, realms=frozenset({"example.org"}))
     stop = event(client, Acct_Status_Type="Stop", User_Name=None, Framed_IP_Address="10.66.0.1")
-    assert (stop.user, stop.addresses) == ("", (parse_prefix("10.66.0.1"),))
+    assert (stop.user, stop.addresses, stop.groups) == ("", (parse_prefix("10.66.0.1"),), ())
 
 
 def test_a_stop_never_names_an_address_outside_the_clients_networks() -> None:
@@ -261,7 +340,11 @@ attributes = st.lists(
 @given(attributes)
 def test_any_attributes_are_an_event_or_a_reason(pairs: list[Attribute]) -> None:
     result = interpret(pairs, EVERYWHERE, RULES, NOW)
-    assert (result.event is None) != (result.not_bound is None)
+    if result.event is None or not result.event.user:
+        stops = result.event is not None and result.event.kind is Kind.STOP
+        assert (result.not_bound is None) == stops
+    else:
+        assert result.not_bound is None
 
 
 @given(attributes, st.binary(max_size=253))
@@ -278,8 +361,9 @@ def test_no_packet_binds_outside_the_clients_networks(pairs: list[Attribute], na
 )
 def test_no_user_name_leaves_its_group(name: bytes) -> None:
     result = interpret([(1, name), *packet({"User-Name": None})], CLIENT, RULES, NOW)
-    if result.event is None:
-        assert result.not_bound is NotBound.BAD_NAME
+    assert result.event is not None
+    if not result.event.user:
+        assert result.not_bound is not None
         return
     key = Keys().group_member(user_group(result.event.user), result.event.addresses[0])
     assert re.fullmatch(r"befw/\$alias\$/\$user\.[A-Za-z0-9._@+%-]+\$/10\.1\.2\.3", key)
@@ -312,7 +396,7 @@ def test_a_prefix_is_bound_only_as_a_whole_rfc_3162_2_3(prefix: str, bound: bool
 
 
 def test_a_prefix_around_what_is_never_bound_is_not_bound() -> None:
-    rules = replace(PREFIXES, never_bind=Networks([parse_prefix("2001:db8:1:2::/64")]))
+    rules = replace(PREFIXES, shared=Networks([parse_prefix("2001:db8:1:2::/64")]))
     for prefix, bound in (("2001:db8:1::/48", False), ("2001:db8:1:2::/64", False), ("2001:db8:1:3::/64", True)):
         result = interpret(packet({"Framed-IP-Address": None, "Framed-IPv6-Prefix": prefix}), CLIENT, rules, NOW)
         assert (result.event is not None) == bound

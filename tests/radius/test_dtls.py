@@ -49,7 +49,7 @@ class Lab:
         return tls.load(tls.Files(self.ours.certificate, self.ours.key, self.ca.certificate, self.ca.crl))
 
     def serve(self, **limits: float) -> Dtls:
-        service = Service(Rules(default_lease=3600, never_bind=Networks([])), self.recorder.submit)
+        service = Service(Rules(default_lease=3600, shared=Networks([])), self.recorder.submit)
         limit = int(limits.pop("limit", 16))
         self.server = Dtls("127.0.0.1", 0, self.load(), CLIENTS, service, limit=limit, **limits)
         return self.server

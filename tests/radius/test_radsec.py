@@ -21,7 +21,7 @@ from tests.lab.pki import Authority, Identity
 from tests.lab.radius_client import Status, accounting, request
 from tests.radius.recorder import Recorder, until
 
-RULES = Rules(default_lease=3600, never_bind=Networks([]))
+RULES = Rules(default_lease=3600, shared=Networks([]))
 EVERYWHERE = Networks([parse_prefix("10.0.0.0/8")])
 
 
