@@ -15,12 +15,14 @@ from pydantic import SecretStr, ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from radius_bridge.identity.names import NameRefused, Names, Naming
 from radius_bridge.policy.expiry import NEVER, format_duration, is_over, parse_duration
-from radius_bridge.policy.members import Member, parse_who
+from radius_bridge.policy.members import GroupRef, Member, parse_who, user_group, user_of
 from radius_bridge.registry import datacenters
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.naming import read as read_naming
 from radius_bridge.registry.settings import ConsulSettings
 
 T = TypeVar("T")
@@ -110,11 +112,32 @@ def with_consul(work: Callable[[Consul, Keys], Awaitable[T]], *, at_home: bool =
 
 
 def parse_who_argument(text: str) -> Member:
-    """WHO or MEMBER as typed; ends the command when it cannot be meant."""
+    """WHO or MEMBER as typed, a user's name as a login would have it; ends the command when it cannot be meant."""
     try:
-        return parse_who(text)
+        member = parse_who(text)
+        user = user_of(member) if isinstance(member, GroupRef) and not text.startswith("group:") else None
+        return member if user is None else user_group(user_argument(user))
     except ValueError as error:
         fail(str(error), USAGE)
+
+
+def user_argument(text: str) -> str:
+    """The user whom a typed name means, by the rules that the bridge recorded; ends the command if it is nobody's."""
+    # Of a plain name all rules say the same.
+    naming = with_consul(_naming) if set(text) & set("@\\/$") else Naming()
+    try:
+        return Names(naming).typed(text)
+    except NameRefused as error:
+        fail(f"{text!r} {error}; `radius-bridge names try` shows how names are read, group:user.NAME is exact", USAGE)
+
+
+async def _naming(consul: Consul, keys: Keys) -> Naming:
+    try:
+        return await read_naming(consul, keys) or Naming()
+    except RegistryError as error:
+        # A name that must be blocked must not wait for this.
+        typer.echo(f"warning: no rules of names ({error}): realms are taken as they are typed", err=True)
+        return Naming()
 
 
 def expiry_after(duration: str) -> float:

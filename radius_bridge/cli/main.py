@@ -2,7 +2,7 @@
 
 import typer
 
-from radius_bridge.cli import blocks, changes, decode, grants, groups, send, serve, who
+from radius_bridge.cli import blocks, changes, decode, grants, groups, names, send, serve, who
 
 app = typer.Typer(
     help="Open a port for a person instead of an address.\n\n"
@@ -23,5 +23,6 @@ app.command()(who.who)
 app.command()(changes.notify)
 app.command()(changes.publish)
 app.add_typer(groups.app, name="group")
+app.add_typer(names.app, name="names")
 app.command()(send.send)
 app.command()(decode.decode)

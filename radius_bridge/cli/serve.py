@@ -27,6 +27,7 @@ from radius_bridge.registry.health import Health
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.lanes import Lanes
 from radius_bridge.registry.leader import Leader
+from radius_bridge.registry.naming import NamingRecord
 from radius_bridge.registry.neighbours import Neighbours
 from radius_bridge.registry.publisher import Publisher
 from radius_bridge.registry.sweeper import Sweeper
@@ -100,6 +101,8 @@ async def _listen(path: Path, settings: Settings, consul: Consul, keys: Keys, la
         tls=None if radsec is None else radsec.read_tls(),
     )
 
+    naming = NamingRecord(consul, keys, settings.names.naming())
+
     def reload() -> None:
         try:
             fresh = configfile.read(path, Settings)
@@ -111,6 +114,7 @@ async def _listen(path: Path, settings: Settings, consul: Consul, keys: Keys, la
         except (configfile.ConfigError, ValueError) as error:
             log.error("configuration not taken, the old one stays", error=str(error))
             return
+        naming.set(fresh.names.naming())
         if _fixed(fresh) != _fixed(settings):
             log.warning("the transports' addresses, Consul and metrics stay as they are until a restart")
         log.info("configuration taken", clients=len(fresh.client))
@@ -162,6 +166,7 @@ async def _listen(path: Path, settings: Settings, consul: Consul, keys: Keys, la
             Leader(consul, keys.lock("sweeper")).run(sweeper.work),
             publisher.run(),
             neighbours.run(),
+            naming.run(),
             *([Leader(consul, keys.lock("copies")).run(copies.work)] if others else ()),
         )
         notify_systemd("STOPPING=1")
