@@ -63,7 +63,7 @@ def test_dialling_in_opens_and_hanging_up_closes(site: Site, vpn: Vpn) -> None:
         with connect(vpn.from_laptop, address, (SERVER, SERVICE_PORT), every=0.05) as live:
             wait_until(lambda: live.received > 0, "an answer through the tunnel", timeout=2)
             vpn.hang_up()
-        wait_until(lambda: where(site, "alice") == [], "the Stop", timeout=15)
+        wait_until(lambda: where(site, "alice") == [], "the Stop", timeout=15, every=0.5)
         vpn.pass_on(address)
         assert outcome(vpn.from_next, address) is Outcome.REFUSED, "nobody inherits her address"
     finally:

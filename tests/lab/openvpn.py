@@ -138,7 +138,7 @@ nobind
 ca {ca.certificate}
 verify-x509-name gateway.example.org name
 disable-dco
-explicit-exit-notify 2
+explicit-exit-notify 1
 auth-user-pass {self.directory / "login"}
 auth-retry none
 """
