@@ -126,7 +126,7 @@ class ClientSettings(BaseModel):
     groups: tuple[DerivedGroupField, ...] | None = None
     """The only groups ([[group]]) that it can put users into; without it, any."""
     lease: DurationField | None = None
-    """How long a binding lasts if the packet has no Session-Timeout."""
+    """How long a binding lasts if no DHCP lease is known and the packet has no Session-Timeout."""
 
     @model_validator(mode="after")
     def _has_a_secret(self) -> Self:
@@ -194,7 +194,9 @@ class RadiusSettings(BaseModel):
     listen: Annotated[tuple[EndpointField, ...], AfterValidator(not_empty)] = (("0.0.0.0", 1813), ("::", 1813))  # noqa: S104
     """Addresses and UDP ports."""
     default_lease: DurationField = 8 * 3600
-    """Seconds that a binding lasts if neither the packet nor the client says."""
+    """Seconds that a binding lasts if neither a DHCP lease nor the packet nor the client says."""
+    longest_lease: DurationField = 24 * 3600
+    """Seconds that it lasts at most after something was last heard of its session, whatever these say."""
     shared: tuple[PrefixField, ...] = ()
     """Networks that no client can bind users to: behind one address are many (NAT, terminal servers), or servers."""
     dictionaries: tuple[Path, ...] = ()
@@ -320,7 +322,13 @@ class Settings(BaseModel):
 
     def rules(self) -> Rules:
         """What holds for all clients."""
-        return Rules(self.radius.default_lease, Networks(self.radius.shared), self.radius.naming(), self.users())
+        return Rules(
+            self.radius.default_lease,
+            Networks(self.radius.shared),
+            self.radius.naming(),
+            self.users(),
+            self.radius.longest_lease,
+        )
 
 
 def _repetitions(key: str, values: list[str]) -> Iterable[str]:

@@ -89,8 +89,6 @@ class Users:
             return Told(self.names.read(attributes[0][1] if attributes else b"", station))
         values, ignored = self._values(attributes)
         named = self._name(values, station)
-        if named.no_user is not None and not named.no_user.is_somebody_else:
-            return Told(named, ignored=ignored)
         groups = [rule.group for rule in self._matching(values) if allowed is None or rule.group in allowed]
         groups = list(dict.fromkeys(groups))
         return Told(named, tuple(groups[:MOST_GROUPS]), max(0, len(groups) - MOST_GROUPS), ignored)

@@ -123,10 +123,6 @@ def test_machines_and_devices_may_have_groups_though_they_are_no_users() -> None
     assert (told.named.user, told.groups) == ("", ("radius.machines",))
 
 
-def test_who_is_not_known_has_no_groups() -> None:
-    assert read(grouped(STAFF), "User-Name=anonymous", "Class='staff'").groups == ()
-
-
 @pytest.mark.parametrize(
     ("source", "message"),
     [
