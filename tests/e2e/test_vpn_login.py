@@ -53,18 +53,32 @@ def test_a_wrong_password_opens_nothing(site: Site, vpn: Vpn) -> None:
     assert where(site, "alice") == []
 
 
-def test_dialling_in_opens_and_hanging_up_closes(site: Site, vpn: Vpn) -> None:
-    address = vpn.dial("Alice", PASSWORD)
-    assert where(site, "alice") == [address], "recorded before the tunnel is up, by her name in small letters"
+@pytest.fixture(scope="module")
+def address(vpn: Vpn) -> str:
+    """Where Alice is once she has dialled in."""
+    return vpn.dial("Alice", PASSWORD)
+
+
+def test_dialling_in_is_recorded_before_the_tunnel_is_up_by_her_name_in_small_letters(site: Site, address: str) -> None:
+    assert where(site, "alice") == [address]
+
+
+def test_a_group_of_attributes_opens_for_everybody_who_is_in_it(site: Site, vpn: Vpn, address: str) -> None:
     assert outcome(vpn.from_laptop, address) is Outcome.REFUSED, "nobody is granted anything yet"
+    site.engineer("grant", "group:radius.vpn", SERVICE)
+    wait_until(lambda: outcome(vpn.from_laptop, address) is Outcome.OPEN, "the group to get in", timeout=5)
+    assert f'"member": "{address}"' in site.engineer("group", "show", "radius.vpn", "--json")
+    site.engineer("revoke", "group:radius.vpn", SERVICE)
+    wait_until(lambda: outcome(vpn.from_laptop, address) is Outcome.REFUSED, "the group to be out", timeout=5)
+
+
+def test_dialling_in_opens_and_hanging_up_closes(site: Site, vpn: Vpn, address: str) -> None:
+    """Keep this one last: she hangs up."""
     site.engineer("grant", "alice", SERVICE)
-    try:
-        wait_until(lambda: outcome(vpn.from_laptop, address) is Outcome.OPEN, "alice to get in", timeout=5)
-        with connect(vpn.from_laptop, address, (SERVER, SERVICE_PORT), every=0.05) as live:
-            wait_until(lambda: live.received > 0, "an answer through the tunnel", timeout=2)
-            vpn.hang_up()
-        wait_until(lambda: where(site, "alice") == [], "the Stop", timeout=15, every=0.5)
-        vpn.pass_on(address)
-        assert outcome(vpn.from_next, address) is Outcome.REFUSED, "nobody inherits her address"
-    finally:
-        site.engineer("revoke", "alice", SERVICE)
+    wait_until(lambda: outcome(vpn.from_laptop, address) is Outcome.OPEN, "alice to get in", timeout=5)
+    with connect(vpn.from_laptop, address, (SERVER, SERVICE_PORT), every=0.05) as live:
+        wait_until(lambda: live.received > 0, "an answer through the tunnel", timeout=2)
+        vpn.hang_up()
+    wait_until(lambda: where(site, "alice") == [], "the Stop", timeout=20, every=0.5)
+    with vpn.passed_on(address) as from_next:
+        assert outcome(from_next, address) is Outcome.REFUSED, "nobody inherits her address"

@@ -6,6 +6,8 @@
 Laptops get addresses of TUNNEL. The plugin asks the site's FreeRADIUS for the password and sends it accounting.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -169,14 +171,15 @@ auth-retry none
         """Makes TCP sockets on the laptop."""
         return self.laptop.socket
 
-    @property
-    def from_next(self) -> MakeSocket:
-        """Makes TCP sockets on the gateway, for whoever has a tunnel's address next; `pass_on` gives it to him."""
-        return self.gateway.socket
-
-    def pass_on(self, address: str) -> None:
-        """Gives a tunnel's address that is free again to somebody else: to the gateway itself."""
-        self.gateway.run("ip", "address", "add", f"{address}/32", "dev", "lo")
+    @contextmanager
+    def passed_on(self, address: str) -> Iterator[MakeSocket]:
+        """Somebody else has a tunnel's address that is free again: the gateway itself. Makes TCP sockets there."""
+        argv = (f"{address}/32", "dev", "lo")
+        self.gateway.run("ip", "address", "add", *argv)
+        try:
+            yield self.gateway.socket
+        finally:
+            self.gateway.run("ip", "address", "delete", *argv)
 
     def close(self) -> None:
         """Ends everything; safe to call at any time, and twice."""
