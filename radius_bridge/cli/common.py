@@ -17,7 +17,7 @@ from rich.table import Table
 
 from radius_bridge.identity.names import NameRefused, Names, Naming
 from radius_bridge.policy.expiry import NEVER, format_duration, is_over, parse_duration
-from radius_bridge.policy.members import GroupRef, Member, parse_who, user_group, user_of
+from radius_bridge.policy.members import GroupRef, Member, describe, parse_who, user_group, user_of
 from radius_bridge.registry import datacenters
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
@@ -32,6 +32,9 @@ ForOption = Annotated[
     str,
     typer.Option("--for", metavar="DURATION", help="How long, for example 45m, 8h, 7d; without it, for good."),
 ]
+
+PATIENCE = 3.0
+"""Seconds for the rules of names: whoever must be blocked must not stay longer for their sake."""
 
 OK, FAILED, USAGE = 0, 1, 2
 """Exit codes: done; not done (Consul, nothing to do); the command or a file is wrong."""
@@ -124,19 +127,29 @@ def parse_who_argument(text: str) -> Member:
 def user_argument(text: str) -> str:
     """The user whom a typed name means, by the rules that the bridge recorded; ends the command if it is nobody's."""
     # Of a plain name all rules say the same.
-    naming = with_consul(_naming) if set(text) & set("@\\/$") else Naming()
+    naming = with_consul(naming_of) if set(text) & set("@\\/$") else Naming()
     try:
         return Names(naming).typed(text)
     except NameRefused as error:
         fail(f"{text!r} {error}; `radius-bridge names try` shows how names are read, group:user.NAME is exact", USAGE)
 
 
-async def _naming(consul: Consul, keys: Keys) -> Naming:
+def as_read(typed: str, member: Member) -> str:
+    """What an error about `member` must add if that is not what was typed, letter for letter; else nothing."""
+    exact = parse_who(typed)
+    if exact == member or not isinstance(exact, GroupRef):
+        return ""
+    return f" ({typed!r} is read as {describe(member)}; group:{exact.name} is exactly what was typed)"
+
+
+async def naming_of(consul: Consul, keys: Keys) -> Naming:
+    """The rules of names that the bridge recorded; if they cannot be read, those without any realm, and a warning."""
     try:
-        return await read_naming(consul, keys) or Naming()
-    except RegistryError as error:
-        # A name that must be blocked must not wait for this.
-        typer.echo(f"warning: no rules of names ({error}): realms are taken as they are typed", err=True)
+        async with asyncio.timeout(PATIENCE):
+            return await read_naming(consul, keys) or Naming()
+    except (RegistryError, TimeoutError) as error:
+        why = str(error) or "Consul does not answer"
+        typer.echo(f"warning: no rules of names ({why}): realms are taken as they are typed", err=True)
         return Naming()
 
 

@@ -100,6 +100,8 @@ def try_(
 
 def _reader(config: Path | None) -> tuple[Users, Dictionary]:
     path = config or (DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None)
+    if path is None:
+        typer.echo(f"{DEFAULT_CONFIG} is not there: names are read as without configuration", err=True)
     try:
         settings = _Settings() if path is None else configfile.read(path, _Settings)
         return (

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from radius_bridge.cli.common import JsonOption, fail, moment, print_json, print_table, until, with_consul
+from radius_bridge.cli.common import JsonOption, fail, moment, naming_of, print_json, print_table, until, with_consul
 from radius_bridge.identity.bindings import Binding
 from radius_bridge.identity.macs import mac_of
 from radius_bridge.identity.names import Names, Naming
@@ -16,7 +16,6 @@ from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import BadRecord
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Entry
-from radius_bridge.registry.naming import read as read_naming
 from radius_bridge.registry.records import decode_binding, decode_session
 
 _COLUMNS = ["USER", "ADDRESS", "SINCE", "UNTIL", "NAS", "MAC", "FROM"]
@@ -48,8 +47,8 @@ def who(
         bindings = (await consul.read(keys.bindings)).entries
         sessions = (await consul.read(keys.sessions)).entries
         rows, problems = _everybody(keys, bindings, sessions, now)
-        naming = await read_naming(consul, keys) if whom else None
-        user = Names(naming or Naming()).read(whom.encode("utf-8", "surrogateescape")).user
+        naming = await naming_of(consul, keys) if whom else Naming()
+        user = Names(naming).read(whom.encode("utf-8", "surrogateescape")).user
         return [row for row in rows if not whom or _is_meant(row, whom, user, address)], problems
 
     found, problems = with_consul(work)

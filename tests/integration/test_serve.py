@@ -133,6 +133,9 @@ def test_what_an_engineer_types_is_read_as_what_a_login_says(consul: ConsulServe
     ):
         assert why in engineer("grant", typed, "ssh_tcp_22"), typed
 
+    unknown = engineer("revoke", "CORP\\Bob", "ssh_tcp_22")
+    assert "'CORP\\\\Bob' is read as bob; group:user.CORP%5CBob is exactly what was typed" in unknown
+
     bridge.configure("10.0.0.0/8")
     bridge.reload()
     bridge.wait_log("configuration taken")
