@@ -89,7 +89,7 @@ DROPPED = _counts(
 )
 NOT_BOUND = _counts(
     "radius_bridge_not_bound",
-    "Packets that were acknowledged and changed nothing, by reason (radius.accounting.NotBound)",
+    "Packets that were acknowledged and bound no user, by reason (radius.accounting.NotBound)",
     "reason",
 )
 EVENTS = _counts("radius_bridge_events", "Accounting events taken, by kind (start, interim, stop, restart)", "kind")
@@ -108,6 +108,9 @@ REFUSED_ADDRESSES = Counter(
 )
 IGNORED_ATTRIBUTES = Counter(
     "radius_bridge_ignored_attributes_total", "Attributes ignored because their value cannot be of their type"
+)
+GROUPS_LEFT_OUT = Counter(
+    "radius_bridge_groups_left_out_total", "Groups of attributes ([[group]]) beyond those that one session may have"
 )
 SEND_ERRORS = Counter("radius_bridge_send_errors_total", "Responses that the kernel did not take")
 SOCKET_DROPS = Counter("radius_bridge_socket_drops_total", "Packets that the kernel dropped before we read them")

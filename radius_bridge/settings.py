@@ -6,7 +6,7 @@ import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Self, TypeVar
+from typing import Annotated, Any, Self
 
 from pydantic import (
     AfterValidator,
@@ -20,6 +20,15 @@ from pydantic import (
     model_validator,
 )
 
+from radius_bridge.attribute_settings import (
+    DerivedGroupField,
+    GroupSettings,
+    NamesSettings,
+    SourceField,
+    not_empty,
+    users,
+)
+from radius_bridge.identity.names import case_mapped
 from radius_bridge.policy.expiry import parse_duration
 from radius_bridge.policy.members import Prefix, parse_prefix
 from radius_bridge.radius import tls
@@ -27,9 +36,8 @@ from radius_bridge.radius.accounting import Rules
 from radius_bridge.radius.addresses import DEFAULT, Addresses, Source
 from radius_bridge.radius.clients import Client, Clients, Networks
 from radius_bridge.radius.dictionary import with_sites
+from radius_bridge.radius.users import Users
 from radius_bridge.registry.settings import ConsulSettings
-
-_T = TypeVar("_T")
 
 SHORTEST_SECRET = 8
 """Octets. RFC 2865 §3 wants 16; fewer than 8 are found by trying them all on one captured packet."""
@@ -68,26 +76,7 @@ def _seconds(value: Any) -> int:
 def _realm(value: Any) -> str:
     if not isinstance(value, str) or "@" in value or value != value.strip():
         raise ValueError('write what follows the @ in user names, without it; "" stands for names that have none')
-    return value.lower()
-
-
-def _source(value: Any) -> Source:
-    match value:
-        case str():
-            return Source(value)
-        case {"attribute": str(name), "pattern": str(pattern)} if len(value) == 2:
-            try:
-                return Source(name, re.compile(pattern))
-            except re.error as error:
-                raise ValueError(f"{name}: {pattern!r} is no regular expression: {error}") from None
-        case _:
-            raise ValueError("""write the name of an attribute, or { attribute = "NAME", pattern = '^addr=(.+)$' }""")
-
-
-def _not_empty(value: tuple[_T, ...]) -> tuple[_T, ...]:
-    if not value:
-        raise ValueError("write at least one")
-    return value
+    return case_mapped(value)
 
 
 def _certificate_name(value: Any) -> str:
@@ -106,7 +95,6 @@ def _fingerprint(value: Any) -> bytes:
 PrefixField = Annotated[Prefix, PlainValidator(_prefix)]
 EndpointField = Annotated[Endpoint, PlainValidator(_endpoint)]
 DurationField = Annotated[int, PlainValidator(_seconds)]
-SourceField = Annotated[Source, PlainValidator(_source)]
 CertificateNameField = Annotated[str, PlainValidator(_certificate_name)]
 FingerprintField = Annotated[bytes, PlainValidator(_fingerprint)]
 RealmField = Annotated[str, PlainValidator(_realm)]
@@ -131,10 +119,12 @@ class ClientSettings(BaseModel):
     """A file that holds the shared secret and nothing else."""
     secret_env: str | None = None
     """An environment variable that holds it."""
-    networks: Annotated[tuple[PrefixField, ...], AfterValidator(_not_empty)]
+    networks: Annotated[tuple[PrefixField, ...], AfterValidator(not_empty)]
     """The only addresses it can bind users to."""
-    realms: Annotated[tuple[RealmField, ...], AfterValidator(_not_empty)] | None = None
-    """The only realms whose users it can bind; without it, any user."""
+    realms: Annotated[tuple[RealmField, ...], AfterValidator(not_empty)] | None = None
+    """The only realms (as they stand in names) whose users it can bind; without it, any user."""
+    groups: tuple[DerivedGroupField, ...] | None = None
+    """The only groups ([[group]]) that it can put users into; without it, any."""
     lease: DurationField | None = None
     """How long a binding lasts if no DHCP lease is known and the packet has no Session-Timeout."""
 
@@ -191,6 +181,7 @@ class ClientSettings(BaseModel):
             secret=self.read_secret(),
             networks=Networks(self.networks),
             realms=None if self.realms is None else frozenset(self.realms),
+            groups=None if self.groups is None else frozenset(self.groups),
             lease=self.lease,
         )
 
@@ -200,17 +191,17 @@ class RadiusSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    listen: Annotated[tuple[EndpointField, ...], AfterValidator(_not_empty)] = (("0.0.0.0", 1813), ("::", 1813))  # noqa: S104
+    listen: Annotated[tuple[EndpointField, ...], AfterValidator(not_empty)] = (("0.0.0.0", 1813), ("::", 1813))  # noqa: S104
     """Addresses and UDP ports."""
     default_lease: DurationField = 8 * 3600
     """Seconds that a binding lasts if neither a DHCP lease nor the packet nor the client says."""
     longest_lease: DurationField = 24 * 3600
     """Seconds that it lasts at most after something was last heard of its session, whatever these say."""
-    never_bind: tuple[PrefixField, ...] = ()
-    """Networks that no client can bind users to: those of servers, say."""
+    shared: tuple[PrefixField, ...] = ()
+    """Networks that no client can bind users to: behind one address are many (NAT, terminal servers), or servers."""
     dictionaries: tuple[Path, ...] = ()
     """Directories whose files `dictionary*` add attributes to those that come with radius-bridge."""
-    addresses: Annotated[tuple[SourceField, ...], AfterValidator(_not_empty)] = DEFAULT
+    addresses: Annotated[tuple[SourceField, ...], AfterValidator(not_empty)] = DEFAULT
     """The attributes that name a user's addresses; of each IP version, the first one that does so counts."""
 
     @field_validator("dictionaries")
@@ -236,7 +227,7 @@ class RadsecSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    listen: Annotated[tuple[EndpointField, ...], AfterValidator(_not_empty)] = (("0.0.0.0", 2083), ("::", 2083))  # noqa: S104
+    listen: Annotated[tuple[EndpointField, ...], AfterValidator(not_empty)] = (("0.0.0.0", 2083), ("::", 2083))  # noqa: S104
     """Addresses and TCP ports."""
     dtls_listen: tuple[EndpointField, ...] = ()
     """Addresses and UDP ports of RADIUS/DTLS (RFC 7360); 2083 is its port. None: no DTLS."""
@@ -281,12 +272,15 @@ class Settings(BaseModel):
 
     consul: ConsulSettings = ConsulSettings()
     radius: RadiusSettings = RadiusSettings()
+    names: NamesSettings = NamesSettings()
+    group: tuple[GroupSettings, ...] = ()
+    """Groups by attributes."""
     radsec: RadsecSettings | None = None
     """Without it, there is UDP only."""
     datacenters: DatacentersSettings = DatacentersSettings()
     metrics: MetricsSettings | None = None
     """Without it, nothing is served."""
-    client: Annotated[tuple[ClientSettings, ...], AfterValidator(_not_empty)]
+    client: Annotated[tuple[ClientSettings, ...], AfterValidator(not_empty)]
 
     @model_validator(mode="after")
     def _clients_differ(self) -> Self:
@@ -302,9 +296,25 @@ class Settings(BaseModel):
                 for index, client in enumerate(self.client)
                 if client.address is None
             ]
+        groups = {each.group for each in self.group}
+        problems += [
+            f"client[{index}].groups: no [[group]] makes {name}"
+            for index, client in enumerate(self.client)
+            for name in client.groups or ()
+            if name not in groups
+        ]
         if problems:
             raise ValueError("; ".join(problems))
         return self
+
+    @model_validator(mode="after")
+    def _attributes_are_known(self) -> Self:
+        self.users()
+        return self
+
+    def users(self) -> Users:
+        """Names and groups, ready for use. Raises ValueError for an attribute that cannot tell them."""
+        return users(self.names, self.group, self.radius.dictionaries)
 
     def clients(self) -> Clients:
         """The clients for the listener; secrets are read now. Raises ValueError if one is gone."""
@@ -313,7 +323,11 @@ class Settings(BaseModel):
     def rules(self) -> Rules:
         """What holds for all clients."""
         return Rules(
-            self.radius.default_lease, Networks(self.radius.never_bind), self.radius.naming(), self.radius.longest_lease
+            self.radius.default_lease,
+            Networks(self.radius.shared),
+            self.radius.naming(),
+            self.users(),
+            self.radius.longest_lease,
         )
 
 

@@ -7,6 +7,8 @@ import pytest
 from radius_bridge.configfile import ConfigError, read
 from radius_bridge.policy.members import parse_prefix
 from radius_bridge.radius.addresses import DEFAULT
+from radius_bridge.radius.attributes import assign
+from radius_bridge.radius.dictionary import standard
 from radius_bridge.settings import Settings
 
 CLIENT = """
@@ -52,7 +54,7 @@ def test_all_that_can_be_said(file: Path) -> None:
         listen = ["127.0.0.1:18130", "[::1]:18130"]
         default_lease = "1h30m"
         longest_lease = "2h"
-        never_bind = ["10.66.0.0/16", "2001:db8::1"]
+        shared = ["10.66.0.0/16", "2001:db8::1"]
         [metrics]
         listen = "127.0.0.1:9813"
         [[client]]
@@ -67,7 +69,7 @@ def test_all_that_can_be_said(file: Path) -> None:
     assert made.radius.listen == (("127.0.0.1", 18130), ("::1", 18130))
     assert made.rules().default_lease == 5400
     assert made.rules().longest == 7200
-    assert parse_prefix("10.66.1.1") in made.rules().never_bind
+    assert parse_prefix("10.66.1.1") in made.rules().shared
     assert made.metrics is not None
     assert made.metrics.listen == ("127.0.0.1", 9813)
     client = made.client[0].client()
@@ -99,6 +101,11 @@ def test_every_line_of_the_example_is_right_when_it_is_switched_on(file: Path, t
     assert made.radius.addresses == DEFAULT  # the example shows what holds anyway
     assert made.metrics is not None
     assert made.client[0].lease == 12 * 3600
+    users = made.rules().users
+    told = ("User-Name=anonymous", "Class=0x" + b"user=Corp\\Alice".hex(), "Filter-Id=staff")
+    pairs = [pair for text in told for pair in assign(text, standard())]
+    assert users.read(pairs, "").named.user == "alice@corp.example.org"
+    assert users.read(pairs, "").groups == ("radius.staff",)
 
 
 @pytest.mark.parametrize(
@@ -127,6 +134,31 @@ def test_every_line_of_the_example_is_right_when_it_is_switched_on(file: Path, t
             '[radius]\ndictionaries = ["/not/there"]\n[[client]]',
             "radius.dictionaries: /not/there: cannot be read: No such file or directory",
         ),
+        ("[[client]]", "[names]\nsources = []\n[[client]]", "names.sources: write at least one"),
+        ("[[client]]", '[names]\nsources = ["Nobody"]\n[[client]]', "names.sources: Nobody: the dictionaries know no"),
+        ("[[client]]", '[names]\nsources = ["NAS-Port"]\n[[client]]', "names.sources: NAS-Port has type integer"),
+        ("[[client]]", '[names]\nmachine = "bind"\n[[client]]', "names.machine: no such key (did you mean machines?)"),
+        ("[[client]]", '[names]\nmachines = "yes"\n[[client]]', "names.machines = 'yes': Input should be 'nobody' or"),
+        ("[[client]]", '[names]\nnever = ["@x"]\n[[client]]', "names.never: '@x': write name, for any realm, or name"),
+        ("[[client]]", '[names]\nrealms = {"a@b" = ""}\n[[client]]', "names.realms: 'a@b': write the realm alone"),
+        ("[[client]]", '[[group]]\ngroup = "staff"\n[[client]]', "group[0].group = 'staff': write radius.NAME, such"),
+        ("[[client]]", '[[group]]\ngroup = "radius.a"\n[[client]]', "group[0].attribute: is missing"),
+        (
+            "[[client]]",
+            '[[group]]\ngroup = "radius.a"\nattribute = "Class"\n[[client]]',
+            "group[0]: set exactly one of value and pattern",
+        ),
+        (
+            "[[client]]",
+            '[[group]]\ngroup = "radius.a"\nattribute = "Class"\npattern = "("\n[[client]]',
+            "group[0].pattern = '(': '(' is no regular expression: ",
+        ),
+        (
+            "[[client]]",
+            '[[group]]\ngroup = "radius.a"\nattribute = "Clas"\nvalue = "x"\n[[client]]',
+            "group[0].attribute: Clas: the dictionaries know no attribute of this name",
+        ),
+        ("networks", 'groups = ["radius.a"]\nnetworks', "client[0].groups: no [[group]] makes radius.a"),
         ('"campus"', '"a b"', "client[0].name = 'a b': String should match pattern"),
         ('"campus"', "7", "client[0].name = 7: Input should be a valid string"),
         ('"198.51.100.0/24"', '"here"', "client[0].address = 'here': write an address or a network, such as"),

@@ -32,6 +32,9 @@ key_prefix "befw/$lock$/" {
 key "befw/$meta$" {
   policy = "write"
 }
+key "befw/$names$" {
+  policy = "write"
+}
 # Copies in other datacenters ([datacenters] copies): there this token must be known too, so it cannot be a local one.
 key "befw/$copy$" {
   policy = "write"

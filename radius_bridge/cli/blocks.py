@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from radius_bridge.cli.common import USAGE, ForOption, expiry_after, fail, parse_who_argument, until
+from radius_bridge.cli.common import USAGE, ForOption, as_read, expiry_after, fail, parse_who_argument, until
 from radius_bridge.cli.everywhere import everywhere
 from radius_bridge.cli.grants import WhoArgument
 from radius_bridge.policy.expiry import format_expiry, parse_duration
@@ -49,7 +49,7 @@ def unblock(who: WhoArgument, timeout: TimeoutOption = "1h") -> None:
     if known or results.failed:
         results.tell(f"{describe(member)} is no longer blocked")
     else:
-        fail(f"{describe(member)} is not blocked")
+        fail(f"{describe(member)} is not blocked{as_read(who, member)}")
 
 
 def _seconds(timeout: str) -> int:

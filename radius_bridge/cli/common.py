@@ -15,12 +15,14 @@ from pydantic import SecretStr, ValidationError
 from rich.console import Console
 from rich.table import Table
 
+from radius_bridge.identity.names import NameRefused, Names, Naming
 from radius_bridge.policy.expiry import NEVER, format_duration, is_over, parse_duration
-from radius_bridge.policy.members import Member, parse_who
+from radius_bridge.policy.members import GroupRef, Member, describe, parse_who, user_group, user_of
 from radius_bridge.registry import datacenters
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.naming import read as read_naming
 from radius_bridge.registry.settings import ConsulSettings
 
 T = TypeVar("T")
@@ -30,6 +32,9 @@ ForOption = Annotated[
     str,
     typer.Option("--for", metavar="DURATION", help="How long, for example 45m, 8h, 7d; without it, for good."),
 ]
+
+PATIENCE = 3.0
+"""Seconds for the rules of names: whoever must be blocked must not stay longer for their sake."""
 
 OK, FAILED, USAGE = 0, 1, 2
 """Exit codes: done; not done (Consul, nothing to do); the command or a file is wrong."""
@@ -110,11 +115,42 @@ def with_consul(work: Callable[[Consul, Keys], Awaitable[T]], *, at_home: bool =
 
 
 def parse_who_argument(text: str) -> Member:
-    """WHO or MEMBER as typed; ends the command when it cannot be meant."""
+    """WHO or MEMBER as typed, a user's name as a login would have it; ends the command when it cannot be meant."""
     try:
-        return parse_who(text)
+        member = parse_who(text)
+        user = user_of(member) if isinstance(member, GroupRef) and not text.startswith("group:") else None
+        return member if user is None else user_group(user_argument(user))
     except ValueError as error:
         fail(str(error), USAGE)
+
+
+def user_argument(text: str) -> str:
+    """The user whom a typed name means, by the rules that the bridge recorded; ends the command if it is nobody's."""
+    # Of a plain name all rules say the same.
+    naming = with_consul(naming_of) if set(text) & set("@\\/$") else Naming()
+    try:
+        return Names(naming).typed(text)
+    except NameRefused as error:
+        fail(f"{text!r} {error}; `radius-bridge names try` shows how names are read, group:user.NAME is exact", USAGE)
+
+
+def as_read(typed: str, member: Member) -> str:
+    """What an error about `member` must add if that is not what was typed, letter for letter; else nothing."""
+    exact = parse_who(typed)
+    if exact == member or not isinstance(exact, GroupRef):
+        return ""
+    return f" ({typed!r} is read as {describe(member)}; group:{exact.name} is exactly what was typed)"
+
+
+async def naming_of(consul: Consul, keys: Keys) -> Naming:
+    """The rules of names that the bridge recorded; if they cannot be read, those without any realm, and a warning."""
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await read_naming(consul, keys) or Naming()
+    except (RegistryError, TimeoutError) as error:
+        why = str(error) or "Consul does not answer"
+        typer.echo(f"warning: no rules of names ({why}): realms are taken as they are typed", err=True)
+        return Naming()
 
 
 def expiry_after(duration: str) -> float:

@@ -10,6 +10,7 @@ from radius_bridge.cli.common import (
     USAGE,
     ForOption,
     JsonOption,
+    as_read,
     expiry_after,
     fail,
     parse_who_argument,
@@ -78,7 +79,10 @@ def revoke(who: WhoArgument, service: ServiceArgument, node: NodeOption = "", dc
     results = everywhere(work)
     scope = next((scope for scope, _ in results.done.values()), Scope())
     if not results.failed and not any(known for _, known in results.done.values()):
-        fail(f"{describe(member)} has no grant of {name} ({scope}); `radius-bridge grants {name}` lists them")
+        fail(
+            f"{describe(member)} has no grant of {name} ({scope}); "
+            f"`radius-bridge grants {name}` lists them{as_read(who, member)}"
+        )
     results.tell(f"{describe(member)} may no longer reach {name} ({scope})")
 
 

@@ -10,6 +10,7 @@ from radius_bridge.cli.common import (
     USAGE,
     ForOption,
     JsonOption,
+    as_read,
     expiry_after,
     fail,
     parse_who_argument,
@@ -61,7 +62,10 @@ def remove(group: GroupArgument, member: MemberArgument) -> None:
 
     results = everywhere(work)
     if not results.failed and not any(results.done.values()):
-        fail(f"{describe(who)} is not in group:{out_of.name}; `radius-bridge group show {out_of.name}` lists who is")
+        fail(
+            f"{describe(who)} is not in group:{out_of.name}; "
+            f"`radius-bridge group show {out_of.name}` lists who is{as_read(member, who)}"
+        )
     results.tell(f"{describe(who)} is no longer in group:{out_of.name}")
 
 

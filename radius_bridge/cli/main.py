@@ -2,7 +2,7 @@
 
 import typer
 
-from radius_bridge.cli import blocks, changes, decode, grants, groups, send, serve, tail, who
+from radius_bridge.cli import blocks, changes, decode, grants, groups, names, send, serve, tail, who
 
 app = typer.Typer(
     help="Open a port for a person instead of an address.\n\n"
@@ -24,5 +24,6 @@ app.command()(tail.tail)
 app.command()(changes.notify)
 app.command()(changes.publish)
 app.add_typer(groups.app, name="group")
+app.add_typer(names.app, name="names")
 app.command()(send.send)
 app.command()(decode.decode)

@@ -29,6 +29,7 @@ from radius_bridge.registry.health import Health
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.lanes import Lanes
 from radius_bridge.registry.leader import Leader
+from radius_bridge.registry.naming import NamingRecord
 from radius_bridge.registry.neighbours import Neighbours
 from radius_bridge.registry.publisher import Publisher
 from radius_bridge.registry.sweeper import Sweeper
@@ -111,6 +112,8 @@ async def _listen(
         tls=None if radsec is None else radsec.read_tls(),
     )
 
+    naming = NamingRecord(consul, keys, settings.names.naming())
+
     def reload() -> None:
         try:
             fresh = configfile.read(path, Settings)
@@ -124,6 +127,7 @@ async def _listen(
             log.error("configuration not taken, the old one stays", error=str(error))
             return
         permissions.clients, permissions.rules = clients, rules
+        naming.set(fresh.names.naming())
         if _fixed(fresh) != _fixed(settings):
             log.warning("the transports' addresses, Consul and metrics stay as they are until a restart")
         log.info("configuration taken", clients=len(fresh.client))
@@ -175,6 +179,7 @@ async def _listen(
             Leader(consul, keys.lock("sweeper")).run(sweeper.work),
             publisher.run(),
             neighbours.run(),
+            naming.run(),
             *([Leader(consul, keys.lock("copies")).run(copies.work)] if others else ()),
             *([Renewal(listener).run()] if radsec is not None else ()),
         )

@@ -6,9 +6,10 @@ from typing import Annotated, Any
 
 import typer
 
-from radius_bridge.cli.common import JsonOption, fail, moment, print_json, print_table, until, with_consul
+from radius_bridge.cli.common import JsonOption, fail, moment, naming_of, print_json, print_table, until, with_consul
 from radius_bridge.identity.bindings import Binding
 from radius_bridge.identity.macs import mac_of
+from radius_bridge.identity.names import Names, Naming
 from radius_bridge.identity.sessions import Session
 from radius_bridge.policy.members import Prefix, parse_prefix
 from radius_bridge.registry.consul import Consul
@@ -46,7 +47,9 @@ def who(
         bindings = (await consul.read(keys.bindings)).entries
         sessions = (await consul.read(keys.sessions)).entries
         rows, problems = _everybody(keys, bindings, sessions, now)
-        return [row for row in rows if not whom or _is_meant(row, whom, address)], problems
+        naming = await naming_of(consul, keys) if whom else Naming()
+        user = Names(naming).read(whom.encode("utf-8", "surrogateescape")).user
+        return [row for row in rows if not whom or _is_meant(row, whom, user, address)], problems
 
     found, problems = with_consul(work)
     for problem in problems:
@@ -144,7 +147,9 @@ def _cells(row: dict[str, Any], now: float) -> list[str]:
     return [row["user"], where, moment(row["since"]), until(row["expires"], now), row["nas"], row["mac"], origin]
 
 
-def _is_meant(row: dict[str, Any], whom: str, address: Prefix | None) -> bool:
+def _is_meant(row: dict[str, Any], whom: str, user: str, address: Prefix | None) -> bool:
+    if user and user == row["user"]:
+        return True
     if whom in (row["user"], row["nas"], row["session"], row["session"].partition("/")[2]):
         return True
     if address is not None:

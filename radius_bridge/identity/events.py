@@ -2,6 +2,7 @@
 
 from collections.abc import Container
 from enum import StrEnum
+from typing import Final
 
 import msgspec
 
@@ -16,12 +17,23 @@ class Kind(StrEnum):
     STOP = "stop"
 
 
+NOBODY: Final = "@nobody"
+"""The user of sessions that are no user's: of a machine, say, or of a device known by its MAC address.
+
+They take addresses from users as users do from each other, else that user would lend them his access. No name is read
+as this one, and nobody's own group is never written.
+"""
+
+
 class Event(msgspec.Struct, frozen=True, gc=False):
     """One accounting event. All times are epoch seconds."""
 
     kind: Kind
     user: str
-    """The user's name, as groups are named after it (identity.names)."""
+    """The user's name, as groups are named after it (identity.names), or NOBODY.
+
+    Empty if the packet leaves open who is there (an outer `anonymous`): then its session keeps the user that it has.
+    """
     session: str
     """NAS and Acct-Session-Id, with a slash between them: what tells this session from all others."""
     addresses: tuple[Prefix, ...]

@@ -3,7 +3,9 @@
 import re
 
 _SEPARATED = re.compile(
-    r"[0-9A-F]{2}([:. -]?)[0-9A-F]{2}(?:\1[0-9A-F]{2}){4}|[0-9A-F]{4}([.:-])[0-9A-F]{4}\2[0-9A-F]{4}"
+    r"[0-9A-F]{2}([:. -]?)[0-9A-F]{2}(?:\1[0-9A-F]{2}){4}"
+    r"|[0-9A-F]{4}([.:-])[0-9A-F]{4}\2[0-9A-F]{4}"
+    r"|[0-9A-F]{6}[:-][0-9A-F]{6}"
 )
 _LONGEST = 64
 
@@ -12,7 +14,8 @@ def mac_of(text: str) -> str:
     """The MAC address that `text` begins with, as `00:1b:2c:3d:4e:5f`; empty if there is none.
 
     Any of the usual spellings: colons, hyphens, dots or blanks between pairs, dots, colons or hyphens between fours,
-    or none, in any case; what follows (RFC 3580 §3.20 appends `:SSID` to a Called-Station-Id) is left out.
+    a colon or a hyphen in the middle, or none, in any case; what follows (RFC 3580 §3.20 appends `:SSID` to a
+    Called-Station-Id) is left out.
     """
     match = _SEPARATED.match(text[:_LONGEST].upper())
     if match is None or text[match.end() : match.end() + 1].isalnum():

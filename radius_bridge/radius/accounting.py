@@ -9,14 +9,16 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
-from radius_bridge.identity.events import Event, Kind, Restart
+from radius_bridge.identity.events import NOBODY, Event, Kind, Restart
 from radius_bridge.identity.macs import mac_of
-from radius_bridge.identity.names import NameRefused, realm_of, user_name
+from radius_bridge.identity.names import NoUser
 from radius_bridge.policy.members import Prefix, parse_prefix
 from radius_bridge.radius.addresses import Addresses, default
 from radius_bridge.radius.clients import Client, Clients, Networks
 from radius_bridge.radius.dictionary import standard
 from radius_bridge.radius.packet import Attribute
+from radius_bridge.radius.users import Users
+from radius_bridge.radius.users import default as user_name_alone
 
 OLDEST = 7 * 86400.0
 """How old (seconds) an Event-Timestamp may be: a proxy may keep packets over a long weekend; NAS clocks that
@@ -33,16 +35,20 @@ LONGEST_ID = 128
 
 
 class NotBound(StrEnum):
-    """Why a genuine packet changes nothing; it is acknowledged all the same."""
+    """Why a genuine packet binds no user; it is acknowledged all the same."""
 
     UNKNOWN_STATUS = "unknown-status"
     NO_SESSION_ID = "no-session-id"
-    BAD_NAME = "bad-name"
+    NO_NAME = NoUser.NO_NAME.value
+    BAD_NAME = NoUser.BAD_NAME.value
+    NEVER_BOUND = NoUser.NEVER_BOUND.value
+    MACHINE = NoUser.MACHINE.value
+    MAC = NoUser.MAC.value
     REALM = "realm"
 
 
 class Outcome(NamedTuple):
-    """What a packet comes to: an event, or a reason why there is none."""
+    """What a packet comes to: an event, or a reason why there is none; or an event of nobody, and the reason."""
 
     event: Event | Restart | None
     not_bound: NotBound | None = None
@@ -50,6 +56,8 @@ class Outcome(NamedTuple):
     """Addresses that the packet names and the client may not bind."""
     ignored: int = 0
     """Attributes left out because their value cannot be of their type."""
+    groups_left_out: int = 0
+    """Groups that the packet's attributes name beyond what one session may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +66,12 @@ class Rules:
 
     default_lease: int
     """Seconds that a binding lasts if neither the packet nor the client says."""
-    never_bind: Networks
+    shared: Networks
+    """Networks that are never bound: behind one address there are many (NAT, terminal servers)."""
     addresses: Addresses = field(default_factory=default)
     """Where addresses are in a packet."""
+    users: Users = field(default_factory=user_name_alone)
+    """Where the user's name and groups are, and what names mean."""
     longest: int = 86400
     """Seconds that a binding lasts at most after something was last heard of its session."""
 
@@ -80,7 +91,6 @@ class Permissions:
 
 _attributes = standard()
 _decode = {attribute.number: attribute.type.decode for attribute in _attributes if len(attribute.path) == 1}
-_USER_NAME = _attributes["User-Name"].number
 _NAS_IP_ADDRESS = _attributes["NAS-IP-Address"].number
 _NAS_IPV6_ADDRESS = _attributes["NAS-IPv6-Address"].number
 _NAS_IDENTIFIER = _attributes["NAS-Identifier"].number
@@ -101,6 +111,8 @@ _KINDS = {
 }
 _ON_OFF = {_status["Accounting-On"], _status["Accounting-Off"]}
 
+_NO_USER = {reason: NotBound(reason.value) for reason in NoUser}
+
 _NOBODYS = Networks(
     parse_prefix(text)
     for text in ("0.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "224.0.0.0/4", "::1", "fe80::/10", "ff00::/8")
@@ -117,15 +129,23 @@ def interpret(attributes: Iterable[Attribute], client: Client, rules: Rules, arr
     is an event without addresses: a lease or a later packet may say where the user is. A Stop is judged less strictly
     than what grants: its user (empty if unusable) and realm do not matter. No event names an address outside the
     client's networks.
+
+    A packet that does not tell its user (an anonymous outer identity) leaves open whose the session is; a machine, a
+    MAC address and a user of a realm that the client does not have are NOBODY. Both take addresses from others.
     """
     first: dict[int, bytes] = {}
     naming: list[Attribute] = []
-    outermost = rules.addresses.outermost
+    telling: list[Attribute] = []
+    outermost, tellers = rules.addresses.outermost, rules.users.outermost
     for attribute in attributes:
         number = attribute[0]
         if number in outermost:
             naming.append(attribute)
-        elif number not in first:
+            if number not in tellers:
+                continue
+        if number in tellers:
+            telling.append(attribute)
+        if number not in first:
             first[number] = attribute[1]
     values = _Values(first)
 
@@ -140,14 +160,17 @@ def interpret(attributes: Iterable[Attribute], client: Client, rules: Rules, arr
     session_id = first.get(_SESSION_ID)
     if not session_id:
         return Outcome(None, NotBound.NO_SESSION_ID, ignored=values.ignored)
-    try:
-        user = user_name(first.get(_USER_NAME, b""))
-    except NameRefused:
-        if kind is not Kind.STOP:
-            return Outcome(None, NotBound.BAD_NAME, ignored=values.ignored)
-        user = ""
-    if client.realms is not None and kind is not Kind.STOP and realm_of(user) not in client.realms:
-        return Outcome(None, NotBound.REALM, ignored=values.ignored)
+    station = _mac(first.get(_CALLING_STATION_ID, b""))
+    told = rules.users.read(telling, station, client.groups)
+    values.ignored += told.ignored
+    user, groups, no_user = told.named.user, told.groups, told.named.no_user
+    not_bound = None
+    if no_user is not None:
+        user, not_bound = NOBODY if no_user.is_somebody_else else "", _NO_USER[no_user]
+    elif client.realms is not None and told.named.realm not in client.realms:
+        user, groups, not_bound = NOBODY, (), NotBound.REALM
+    if kind is Kind.STOP:
+        user, groups, not_bound = told.named.user, (), None
 
     named, useless = rules.addresses.read(naming)
     values.ignored += useless
@@ -176,11 +199,12 @@ def interpret(attributes: Iterable[Attribute], client: Client, rules: Rules, arr
         lease=rules.default_lease if client.lease is None else client.lease,
         longest=rules.longest,
         timeout=timeout if timeout is not None and timeout <= LONGEST else 0,
-        mac=mac_of(first[_CALLING_STATION_ID].decode("latin-1")) if _CALLING_STATION_ID in first else "",
+        mac=station,
         multi=plain(first[_MULTI_SESSION_ID]) if first.get(_MULTI_SESSION_ID) else "",
         within=client.networks,
+        groups=groups,
     )
-    return Outcome(event, None, refused, values.ignored)
+    return Outcome(event, not_bound, refused, values.ignored, told.left_out)
 
 
 def plain(octets: bytes) -> str:
@@ -229,8 +253,8 @@ def may_bind(address: Prefix, client: Client, rules: Rules) -> bool:
     if address not in client.networks:
         return False
     if address.is_host:
-        return address not in _NOBODYS and address not in rules.never_bind
-    return not _NOBODYS.touch(address) and not rules.never_bind.touch(address)
+        return address not in _NOBODYS and address not in rules.shared
+    return not _NOBODYS.touch(address) and not rules.shared.touch(address)
 
 
 def _delay(seconds: int | None) -> int:
@@ -249,6 +273,11 @@ def _nas(first: dict[int, bytes], values: _Values) -> str:
     if identifier:
         return plain(identifier)
     return values.address(_NAS_IP_ADDRESS) or values.address(_NAS_IPV6_ADDRESS) or ""
+
+
+@lru_cache(maxsize=65536)
+def _mac(station: bytes) -> str:
+    return mac_of(station.decode("latin-1"))
 
 
 @lru_cache(maxsize=4096)

@@ -68,6 +68,8 @@ class Client:
     """The only addresses that it can bind or end."""
     realms: frozenset[str] | None = None
     """The only realms (lower case) of users that it can bind, the empty one for names without; None: any."""
+    groups: frozenset[str] | None = None
+    """The only groups (`radius.staff`) that its attributes can put users into; None: any."""
     lease: int | None = None
     """Seconds that a binding lasts if the packet does not say; None: the default."""
     certificate_name: str | None = None

@@ -184,6 +184,8 @@ class Service:
                 self._log.warning("addresses not allowed", client=request.client.name, addresses=addresses)
         if outcome.ignored:
             metrics.IGNORED_ATTRIBUTES.inc(outcome.ignored)
+        if outcome.groups_left_out:
+            metrics.GROUPS_LEFT_OUT.inc(outcome.groups_left_out)
         if outcome.not_bound is not None:
             metrics.NOT_BOUND[outcome.not_bound] += 1
         event = outcome.event

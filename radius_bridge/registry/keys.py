@@ -12,6 +12,7 @@
 <root>/$health$/<bridge>                            = when it last wrote, for the sake of writing (registry.health)
 <root>/$lock$/<what>                                = the leader's Consul session
 <root>/$datacenters$                                = registry.datacenters.Datacenters, in each of them
+<root>/$names$                                      = identity.names.Naming: how engineers' commands read names
 <root>/$copy$                                       = registry.copies.Fence, where a copy is kept
 """
 
@@ -31,6 +32,7 @@ META = "$meta$"
 LOCK = "$lock$"
 HEALTH = "$health$"
 DATACENTERS = "$datacenters$"
+NAMES = "$names$"
 COPY = "$copy$"
 
 DENY = "rules_deny"
@@ -73,6 +75,7 @@ class Keys:
         self.root = root
         self.meta = f"{root}/{META}"
         self.datacenters = f"{root}/{DATACENTERS}"
+        self.names = f"{root}/{NAMES}"
         self.copy = f"{root}/{COPY}"
         self.groups = f"{root}/{ALIAS}/"
         self.services = f"{root}/{SERVICE}/"

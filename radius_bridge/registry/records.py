@@ -6,7 +6,7 @@ from typing import TypeVar
 import msgspec
 
 from radius_bridge.identity.bindings import Binding
-from radius_bridge.identity.events import Restart
+from radius_bridge.identity.events import NOBODY, Restart
 from radius_bridge.identity.sessions import Session
 from radius_bridge.policy.expiry import format_expiry
 from radius_bridge.policy.members import GroupRef, user_group
@@ -91,7 +91,9 @@ def members(keys: Keys, address: str, binding: Binding, now: float) -> dict[str,
     holding = binding.holding(now)
     if not holding.user:
         return {}
-    groups = {keys.group_member(_user_group(holding.user), address): format_expiry(holding.expires)}
+    groups = {}
+    if holding.user != NOBODY:
+        groups[keys.group_member(_user_group(holding.user), address)] = format_expiry(holding.expires)
     for group, expires in holding.groups.items():
         groups[keys.group_member(GroupRef(group), address)] = format_expiry(expires)
     return groups
@@ -101,7 +103,8 @@ def everybodys(keys: Keys, address: str, binding: Binding, now: float) -> dict[s
     """What stands for a binding, and what does no longer of those who once claimed its address (None: gone)."""
     left: dict[str, bytes | None] = {}
     for claim in binding.claims.values():
-        left[keys.group_member(_user_group(claim.user), address)] = None
+        if claim.user not in ("", NOBODY):
+            left[keys.group_member(_user_group(claim.user), address)] = None
         left |= {keys.group_member(GroupRef(group), address): None for group in claim.groups}
     return left | members(keys, address, binding, now)
 

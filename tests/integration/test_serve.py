@@ -37,11 +37,12 @@ class Bridge(Process):
         argv: list[str | Path] = [BIN / "radius-bridge", "serve", "-c", self.config]
         super().__init__("bridge", argv, log=folder / "bridge.log", env={"SECRET": SECRET.decode()})
 
-    def configure(self, network: str) -> None:
+    def configure(self, network: str, more: str = "") -> None:
         """Writes the configuration file; the client may bind addresses of `network`."""
         self.config.write_text(
             f'[consul]\nurl = "{self._consul.url}"\n[radius]\nlisten = ["127.0.0.1:{self.port}"]\n'
-            f'[[client]]\nname = "lab"\naddress = "127.0.0.1"\nsecret_env = "SECRET"\nnetworks = ["{network}"]\n'
+            f'{more}\n[[client]]\nname = "lab"\naddress = "127.0.0.1"\nsecret_env = "SECRET"\n'
+            f'networks = ["{network}"]\n'
         )
 
     @contextmanager
@@ -96,14 +97,53 @@ def test_no_user_name_writes_outside_its_group(consul: ConsulServer, bridge: Bri
             assert nas.send(attributes) is not None, f"{name!r}: acknowledged, bound or not"
     stored = [key.removeprefix("befw/") for key in keys(consul)]
     groups = [key for key in stored if key.startswith("$alias$/")]
-    assert len(groups) == 8  # all but the control characters and what is not UTF-8
+    assert len(groups) == 7  # all but the control characters, what is not UTF-8, and a $ at the end: a machine
     for key in groups:
         group, address = key.removeprefix("$alias$/").split("/")
         assert group.startswith("$user.")
         assert group.count("$") == 2
         assert address.startswith("10.0.0.")
     others = {key.split("/")[0] for key in stored} - {"$alias$"}
-    assert others <= {"$binding$", "$changes$", "$health$", "$meta$", "$lock$"}
+    assert others <= {"$binding$", "$changes$", "$health$", "$meta$", "$lock$", "$names$"}
+
+
+def test_what_an_engineer_types_is_read_as_what_a_login_says(consul: ConsulServer, bridge: Bridge) -> None:
+    env = {"CONSUL_HTTP_ADDR": consul.url}
+
+    def engineer(*arguments: str) -> str:
+        done = run([BIN / "radius-bridge", *arguments], env=env)
+        return done.stdout or done.stderr
+
+    assert "alice@corp may reach" in engineer("grant", "CORP\\Alice", "ssh_tcp_22"), "no bridge said otherwise yet"
+    bridge.configure("10.0.0.0/8", '[names]\nrealms = { CORP = "", "corp.example" = "" }')
+    bridge.start().wait_log("listening")
+    wait_until(lambda: "befw/$names$" in keys(consul), "the rules to be recorded")
+    for number, typed in enumerate(["Alice", "CORP\\ALICE", "alice@Corp.Example"]):
+        with bridge.nas() as nas:
+            assert nas.send(start(typed, f"10.0.0.{number + 1}", f"s{number}")) is not None
+        assert "alice may reach ssh_tcp_22" in engineer("grant", typed, "ssh_tcp_22")
+        assert engineer("group", "add", "staff", typed).startswith("alice is in group:staff")
+    assert len(keys(consul, "befw/$alias$/$user.alice$/")) == 3
+    assert keys(consul, "befw/$alias$/$staff$/") == ["befw/$alias$/$staff$/$user.alice$"]
+    assert engineer("grant", "Bob@Other.example", "ssh_tcp_22").startswith("bob@other.example may reach")
+    for typed, why in (
+        ("host/pc", "for a user write user:host/pc"),
+        ("pc$", "is a machine"),
+        ("a\\b@c", "either of two realms"),
+    ):
+        assert why in engineer("grant", typed, "ssh_tcp_22"), typed
+
+    unknown = engineer("revoke", "CORP\\Bob", "ssh_tcp_22")
+    assert "'CORP\\\\Bob' is read as bob; group:user.CORP%5CBob is exactly what was typed" in unknown
+
+    bridge.configure("10.0.0.0/8")
+    bridge.reload()
+    bridge.wait_log("configuration taken")
+    wait_until(
+        lambda: "alice@corp may" in engineer("grant", "CORP\\Alice", "ssh_tcp_22"), "the new rules to be recorded"
+    )
+    assert "rules of names differ" in bridge.read_log()
+    assert engineer("revoke", "group:user.alice@corp", "ssh_tcp_22").startswith("alice@corp may no longer")
 
 
 def test_hostile_packets_get_no_response_and_change_nothing(consul: ConsulServer, bridge: Bridge) -> None:

@@ -61,6 +61,19 @@ BRIDGE_SECRET = b"lab-bridge-secret"
 """Secrets of a network that exists nowhere else."""
 
 
+@dataclass(frozen=True)
+class Login:
+    """The one user whose password FreeRADIUS knows."""
+
+    user: str
+    password: str
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """As config/freeradius/vpn.conf wants it."""
+        return {"LOGIN_USER": self.user, "LOGIN_PASSWORD": self.password}
+
+
 def write_secret(path: Path, secret: bytes) -> None:
     """A secret in a file of root's own."""
     path.touch(mode=0o600)
@@ -79,18 +92,28 @@ class Site:
     """The parts, by name. As a context it starts everything and leaves nothing behind."""
 
     def __init__(
-        self, name: str, directory: Path, *, forwarder: bool = True, ports: tuple[int, ...] = (), bridges: int = 1
+        self,
+        name: str,
+        directory: Path,
+        *,
+        forwarder: bool = True,
+        ports: tuple[int, ...] = (),
+        bridges: int = 1,
+        login: Login | None = None,
+        more: str = "",
     ) -> None:
         """`name` begins the namespaces' names; logs, configuration and state go to `directory`.
 
         Without `forwarder` there is no FreeRADIUS, and a NAS talks to the bridge itself. `ports` of the
         server are protected besides SERVICE_PORT. Of several `bridges` all but the first are for NASes only.
+        With `login`, FreeRADIUS checks passwords too. `more` is more of the bridges' configuration.
         """
         self.directory = directory
         self.radius = Namespace(f"{name}-radius")
         self.client = Namespace(f"{name}-client")
         self.server = Namespace(f"{name}-server")
         self._extra_ports = ports
+        self._more = more
         self.nas_secret_file = directory / "nas.secret"
         self.agent_socket = directory / "agent" / "control.sock"
         self.consul = Process(
@@ -144,6 +167,8 @@ class Site:
                 bridge_secret=BRIDGE_SECRET.decode(),
                 nas_networks=("203.0.113.0/24", "2001:db8:3::/64"),
                 nas_secret=NAS_SECRET.decode(),
+                configuration="radiusd" if login is None else "vpn",
+                more=None if login is None else login.environment,
             )
             if forwarder
             else None
@@ -163,13 +188,16 @@ class Site:
         forwarder: bool = True,
         ports: tuple[int, ...] = (),
         bridges: int = 1,
+        login: Login | None = None,
+        more: str = "",
     ) -> Self:
         """A site that no other process has. Ends what processes that are dead left of theirs."""
         left = run(["ip", "-brief", "netns", "list"]).stdout.split()
         for name, pid in {(m[0], m[1]) for m in map(re.compile(rf"{prefix}-(\d+)(?=-)").match, left) if m}:
             if not Path("/proc", pid).exists():
                 cls(name, directory).sweep()
-        return cls(f"{prefix}-{os.getpid()}", directory, forwarder=forwarder, ports=ports, bridges=bridges)
+        name = f"{prefix}-{os.getpid()}"
+        return cls(name, directory, forwarder=forwarder, ports=ports, bridges=bridges, login=login, more=more)
 
     @property
     def parts(self) -> list[Process]:
@@ -234,11 +262,12 @@ networks = ["192.0.2.0/24", "2001:db8:2::/64", "{LOGINS}"]
 [radius]
 listen = ["127.0.0.1:{BRIDGE_PORT}", "{RADIUS}:{BRIDGE_PORT}"]
 default_lease = "8h"
+{self._more}
 {clients}"""
         )
         for number in range(1, len(self.other_bridges) + 1):
             (self.directory / f"bridge{number}.toml").write_text(
-                f'{consul}\n[radius]\nlisten = ["{RADIUS}:{BRIDGE_PORT + number}"]\n{clients}'
+                f'{consul}\n[radius]\nlisten = ["{RADIUS}:{BRIDGE_PORT + number}"]\n{self._more}\n{clients}'
             )
         services = self.directory / "services.d"
         services.mkdir()

@@ -46,7 +46,7 @@ class SecuredLab:
         self.ours = self.ca.issue("bridge", "bridge.example.org")
         self.proxy = self.ca.issue("proxy", *NAMES)
         self.recorder = Recorder()
-        self.service = Service(Rules(default_lease=3600, never_bind=Networks([])), self.recorder.submit)
+        self.service = Service(Rules(default_lease=3600, shared=Networks([])), self.recorder.submit)
 
     @property
     def files(self) -> tls.Files:

@@ -20,7 +20,7 @@ SECRET = b"a shared secret!"
 NOW = 1_700_000_000.0
 NETWORKS = Networks([parse_prefix("10.0.0.0/8"), parse_prefix("2001:db8::/32")])
 CLIENT = Client("campus", parse_prefix("198.51.100.1"), SECRET, NETWORKS)
-RULES = Rules(default_lease=3600, never_bind=Networks([]))
+RULES = Rules(default_lease=3600, shared=Networks([]))
 
 
 def written(*texts: str) -> list[Attribute]:

@@ -19,7 +19,7 @@ from radius_bridge.registry.errors import NotRecorded
 from tests.radius.recorder import Recorder, until
 
 SECRET = b"a shared secret!"
-RULES = Rules(default_lease=3600, never_bind=Networks([]))
+RULES = Rules(default_lease=3600, shared=Networks([]))
 
 
 def client(name: str = "campus", secret: bytes = SECRET, *, address: str = "127.0.0.0/8") -> Client:
@@ -301,7 +301,7 @@ async def test_strangers_are_dropped_until_a_reload_knows_them(bench: Bench) -> 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"Acct_Status_Type": "Failed"}, {"Acct_Session_Id": ""}, {"User_Name": "\udcff"}],
+    [{"Acct_Status_Type": "Failed"}, {"Acct_Session_Id": ""}],
 )
 async def test_what_is_not_bound_is_acknowledged_at_once(bench: Bench, changes: dict[str, str]) -> None:
     nas = bench.nas()

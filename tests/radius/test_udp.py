@@ -17,7 +17,7 @@ from tests.lab.radius_client import Status, accounting, request
 from tests.radius.recorder import Recorder, until
 
 SECRET = b"a shared secret!"
-RULES = Rules(default_lease=3600, never_bind=Networks([]))
+RULES = Rules(default_lease=3600, shared=Networks([]))
 
 
 def clients(address: str = "127.0.0.0/8") -> Clients:

@@ -11,6 +11,7 @@ import pytest
 from pydantic import SecretStr
 
 from radius_bridge.identity.events import Kind
+from radius_bridge.identity.names import Naming
 from radius_bridge.registry import meta, notices
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import Forbidden
@@ -19,6 +20,8 @@ from radius_bridge.registry.follower import Follower
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Op
 from radius_bridge.registry.lanes import Lanes
+from radius_bridge.registry.naming import NamingRecord
+from radius_bridge.registry.naming import read as read_naming
 from radius_bridge.registry.neighbours import Neighbours
 from radius_bridge.registry.publisher import Publisher
 from radius_bridge.registry.settings import ConsulSettings
@@ -92,6 +95,19 @@ async def test_each_side_says_its_half_and_hosts_hear_it(site: Site, eventually:
 
         await eventually(heard, within=2)
         assert follower.counters["forged"] == 0
+
+
+async def test_the_bridge_says_how_names_are_read_and_engineers_read_it(site: Site, eventually: Eventually) -> None:
+    naming = Naming(realms={"corp": ""})
+    async with site("bridge") as bridge, site("engineer") as engineer:
+        async with running(NamingRecord(bridge, KEYS, naming).run()):
+
+            async def is_told() -> bool:
+                return await read_naming(engineer, KEYS) == naming
+
+            await eventually(is_told, within=2)
+        with pytest.raises(Forbidden):
+            await engineer.transact([Op.set(KEYS.names, b"{}")])
 
 
 @pytest.mark.parametrize(
