@@ -10,6 +10,7 @@ after any other answer, or none, what was sent must be sent again.
 
 import asyncio
 import hmac
+import socket
 import time
 from collections.abc import Container
 from typing import Final
@@ -102,11 +103,16 @@ class Push(Source):
         runner = web.AppRunner(application, access_log=None, keepalive_timeout=PATIENCE, shutdown_timeout=1.0)
         await runner.setup()
         try:
-            await web.TCPSite(runner, *self._listen).start()
+            await web.SockSite(runner, self.bind()).start()
             self.port.set_result(runner.addresses[0][1])
             await asyncio.Event().wait()
         finally:
             await runner.cleanup()
+
+    def bind(self) -> socket.socket:
+        """The socket to listen on. Raises OSError."""
+        family = socket.AF_INET6 if ":" in self._listen[0] else socket.AF_INET
+        return socket.create_server(self._listen, family=family)
 
     async def _post(self, request: web.Request) -> web.Response:
         try:

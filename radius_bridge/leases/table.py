@@ -25,15 +25,16 @@ class Table:
         """Takes what is there at `now` (epoch seconds); gives what has changed, and what is not believed ("": nothing).
 
         A lease that is not there ends at the second look without it, if both looks were `complete`. DHCP servers
-        forget leases one by one: when more than half of them, and more than one, are gone at once, something
-        happened to the file, and none of them ends before its time.
+        forget stations one by one: when more than half of them, and more than one, are gone at once, something
+        happened to the file, and no lease ends before its time.
         """
         fresh = [lease for lease in leases.values() if lease.expires > now and self._is_new(lease)]
         live = {address for address, lease in self._known.items() if lease.expires > now}
         gone = live - leases.keys() if complete else set()
         doubt = ""
-        if len(gone) > max(1, len(live) // 2):
-            doubt = f"{len(gone)} of {len(live)} leases vanished at once: they stay until they run out"
+        stations, missing = self._stations(live), self._stations(gone)
+        if missing > max(1, stations // 2):
+            doubt = f"the leases of {missing} of {stations} stations vanished at once: they stay until they run out"
             gone = set()
         ended = gone & self._absent
         self._absent = gone - ended
@@ -41,6 +42,9 @@ class Table:
         kept = {address: self._known[address] for address in live - ended - leases.keys()}
         self._known = {**kept, **leases}
         return changes, doubt
+
+    def _stations(self, addresses: set[Prefix]) -> int:
+        return len({self._known[address].mac or address for address in addresses})
 
     def _is_new(self, lease: Lease) -> bool:
         known = self._known.get(lease.address)
