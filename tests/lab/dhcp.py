@@ -108,7 +108,22 @@ class Wire:
     def ask(self) -> str:
         """A client asks for an IPv4 address, and uses it; gives the address."""
         self.client.run("ip", "-4", "address", "flush", "dev", "cable")
-        argv = ["udhcpc", "-f", "-n", "-q", "-i", "cable", "-s", self._script, "-t", "5", "-T", "1", "-A", "1"]
+        argv: list[str | Path] = [
+            "udhcpc",
+            "-f",
+            "-n",
+            "-q",
+            "-i",
+            "cable",
+            "-s",
+            self._script,
+            "-t",
+            "5",
+            "-T",
+            "1",
+            "-A",
+            "1",
+        ]
         self.client.run(*argv)
         shown = json.loads(self.client.run("ip", "-j", "-4", "address", "show", "cable").stdout)
         return str(shown[0]["addr_info"][0]["local"])
@@ -117,7 +132,21 @@ class Wire:
         """The client asks again, and gives the address back."""
         bound = self.folder / "bound"
         bound.unlink(missing_ok=True)
-        argv = ["udhcpc", "-f", "-R", "-i", "cable", "-s", self._script, "-t", "5", "-T", "1", "-A", "1"]
+        argv: list[str | Path] = [
+            "udhcpc",
+            "-f",
+            "-R",
+            "-i",
+            "cable",
+            "-s",
+            self._script,
+            "-t",
+            "5",
+            "-T",
+            "1",
+            "-A",
+            "1",
+        ]
         with self.client.popen(*argv) as client:
             wait_until(bound.exists, "the client to have its lease")
             client.terminate()
@@ -132,7 +161,7 @@ class Wire:
         self._dhclient("-r", "-N", "-P")
 
     def _dhclient(self, *argv: str) -> subprocess.CompletedProcess[str]:
-        files = ["-lf", self.folder / "dhclient6.leases", "-pf", self.folder / "dhclient6.pid"]
+        files: list[str | Path] = ["-lf", self.folder / "dhclient6.leases", "-pf", self.folder / "dhclient6.pid"]
         return self.client.run("dhclient", "-6", *argv, "-sf", "/bin/true", *files, "cable")
 
     def hooks(self, url: str, token: str) -> Path:

@@ -17,7 +17,7 @@ from radius_bridge.radius.clients import Networks
 from tests.lab.dhcp import NETWORKS, Wire, wire
 from tests.leases.recorder import Recorder, running, until
 
-pytestmark = pytest.mark.integration
+pytestmark = pytest.mark.e2e
 
 WITHIN = Networks(map(parse_prefix, NETWORKS))
 OTHER = "02:00:00:00:00:77"
@@ -127,6 +127,7 @@ async def test_dnsmasq_gives_renews_and_takes_back_leases(net: Wire) -> None:
     net.dnsmasq()
     recorder = Recorder()
     source = DnsmasqFile("dhcp", WITHIN, recorder.submit, net.folder / "dnsmasq.leases")
+    source.every = 0.1
     async with running(source):
         address = await asyncio.to_thread(net.ask)
         await until(lambda: recorder.now == {address: (net.mac, True)}, "the lease")
