@@ -4,6 +4,7 @@ The header names the columns. Kea appends a row at every change, so that of one 
 inside a value are escaped by Kea, so that commas always separate.
 """
 
+import socket
 from typing import Final, NamedTuple, Self
 
 from radius_bridge.identity.events import Lease
@@ -72,9 +73,7 @@ class Columns(NamedTuple):
         if self.kind >= 0 and _number(values[self.kind]) == _PREFIX_DELEGATION:
             address = parse_prefix(f"{values[self.address]}/{values[self.prefix_length]}")
         else:
-            address = parse_prefix(values[self.address])
-            if not address.is_host:
-                raise ValueError(f"{values[self.address]!r} is no address")
+            address = _address(values[self.address])
         hardware = mac_of_hardware(values[self.hardware]) if self.hardware >= 0 else ""
         mac = hardware or (mac_of_duid(values[self.duid]) if self.duid >= 0 else "")
         return lease(address, mac, state=state, given=given, lifetime=lifetime, source=source, written=written)
@@ -96,6 +95,16 @@ def lease(address: Prefix, mac: str, *, state: int, given: float, lifetime: int,
     else:
         raise ValueError(f"state {state} is none of Kea's")
     return Lease(address, mac, at, at, source)
+
+
+def _address(text: str) -> Prefix:
+    try:
+        return Prefix(4, int.from_bytes(socket.inet_pton(socket.AF_INET, text)), 32)  # ten times as fast as ipaddress
+    except OSError:
+        address = parse_prefix(text)
+    if not address.is_host:
+        raise ValueError(f"{text!r} is no address")
+    return address
 
 
 def _number(text: str) -> int:

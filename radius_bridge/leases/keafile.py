@@ -22,8 +22,11 @@ from radius_bridge.leases.outbox import Submit
 from radius_bridge.leases.source import Trouble, Watcher
 from radius_bridge.policy.members import Prefix
 
-CHUNK: Final = 32 * 1024
+CHUNK: Final = 16 * 1024
 """Octets read, and parsed, before other work has its turn."""
+
+SLICE: Final = 200
+"""Leases that are passed on before other work has its turn."""
 
 ROTATION: Final = 0.9
 """Seconds: Kea cleans up once a second at most, so that within this time at most one file came and went."""
@@ -173,7 +176,9 @@ class KeaFile(Watcher):
                 last[lease.address] = lease
         self.counters["loads"] += 1
         now = time.time()
-        for lease in last.values():
+        for number, lease in enumerate(last.values()):
+            if number % SLICE == 0:
+                await asyncio.sleep(0)
             if lease.expires > now or lease.expires <= lease.at:
                 await self.offer(lease)
         *older, self._reader = readers

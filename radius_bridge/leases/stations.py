@@ -1,8 +1,6 @@
-"""Whose lease it is: MAC addresses out of hardware addresses and DUIDs. Pure."""
+"""Whose lease it is: MAC addresses (as `identity.macs` writes them) out of hardware addresses and DUIDs. Pure."""
 
 import re
-
-from radius_bridge.identity.macs import mac_of
 
 _HARDWARE = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2}){5}")
 _DUID = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2})*")
@@ -10,7 +8,7 @@ _DUID = re.compile(r"[0-9A-Fa-f]{2}(?::[0-9A-Fa-f]{2})*")
 
 def mac_of_hardware(text: str) -> str:
     """The MAC address that a DHCP server writes as hardware address; empty for one of another length (InfiniBand)."""
-    return mac_of(text) if _HARDWARE.fullmatch(text) else ""
+    return text.lower() if _HARDWARE.fullmatch(text) else ""
 
 
 def mac_of_duid(text: str) -> str:

@@ -89,6 +89,7 @@ async def test_leases_come_are_renewed_and_go(path: Path) -> None:
         (line(1), "the leases of 3 of 4 stations vanished at once"),
         (None, "cannot be read: No such file"),
     ],
+    ids=["half a line", "no lease", "empty", "cut off", "gone"],
 )
 async def test_a_file_that_is_not_believed_ends_nothing_and_is_shown(
     path: Path, content: str | None, problem: str
