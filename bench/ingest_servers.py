@@ -11,7 +11,7 @@ from pyrad.packet import AccountingResponse
 from pyrad.server import RemoteHost
 from pyrad.server_async import ServerAsync
 
-from radius_bridge.identity.events import Event
+from radius_bridge.identity.events import Event, Restart
 from radius_bridge.policy.members import parse_prefix
 from radius_bridge.radius.accounting import Rules
 from radius_bridge.radius.clients import Client, Clients, Networks
@@ -22,7 +22,7 @@ async def ours(port: int, secret: bytes) -> None:
     """The bridge's listener, before a registry that has recorded everything already."""
     loop = asyncio.get_running_loop()
 
-    def submit(_: Event) -> asyncio.Future[None]:
+    def submit(_: Event | Restart) -> asyncio.Future[None]:
         done: asyncio.Future[None] = loop.create_future()
         done.set_result(None)
         return done

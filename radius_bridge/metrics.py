@@ -120,7 +120,7 @@ NOT_BOUND = _counts(
     "Packets that were acknowledged and changed nothing, by reason (radius.accounting.NotBound)",
     "reason",
 )
-EVENTS = _counts("radius_bridge_events", "Accounting events taken, by kind (start, interim, stop)", "kind")
+EVENTS = _counts("radius_bridge_events", "Accounting events taken, by kind (start, interim, stop, restart)", "kind")
 CONNECTIONS = _counts(
     "radius_bridge_connections",
     "RadSec connections by what became of them: accepted, refused (before they were a client's), closed (for cause)",

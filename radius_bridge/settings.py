@@ -137,7 +137,7 @@ class ClientSettings(BaseModel):
     realms: Annotated[tuple[RealmField, ...], AfterValidator(_not_empty)] | None = None
     """The only realms whose users it can bind; without it, any user."""
     lease: DurationField | None = None
-    """How long a binding lasts if the packet has no Session-Timeout."""
+    """How long a binding lasts if no DHCP lease is known and the packet has no Session-Timeout."""
 
     @model_validator(mode="after")
     def _has_a_secret(self) -> Self:
@@ -204,7 +204,9 @@ class RadiusSettings(BaseModel):
     listen: Annotated[tuple[EndpointField, ...], AfterValidator(_not_empty)] = (("0.0.0.0", 1813), ("::", 1813))  # noqa: S104
     """Addresses and UDP ports."""
     default_lease: DurationField = 8 * 3600
-    """Seconds that a binding lasts if neither the packet nor the client says."""
+    """Seconds that a binding lasts if neither a DHCP lease nor the packet nor the client says."""
+    longest_lease: DurationField = 24 * 3600
+    """Seconds that it lasts at most after something was last heard of its session, whatever these say."""
     never_bind: tuple[PrefixField, ...] = ()
     """Networks that no client can bind users to: those of servers, say."""
     dictionaries: tuple[Path, ...] = ()
@@ -369,7 +371,9 @@ class Settings(BaseModel):
 
     def rules(self) -> Rules:
         """What holds for all clients."""
-        return Rules(self.radius.default_lease, Networks(self.radius.never_bind), self.radius.naming())
+        return Rules(
+            self.radius.default_lease, Networks(self.radius.never_bind), self.radius.naming(), self.radius.longest_lease
+        )
 
 
 def _repetitions(table: str, key: str, values: list[str]) -> Iterable[str]:

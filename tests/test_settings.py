@@ -38,6 +38,7 @@ def test_the_least_that_is_needed(file: Path) -> None:
     made = settings(file, CLIENT)
     assert made.radius.listen == (("0.0.0.0", 1813), ("::", 1813))
     assert made.radius.default_lease == 8 * 3600
+    assert made.rules().longest == 24 * 3600
     assert made.metrics is None
     assert made.consul.root == "befw"
     found = made.clients().at(4, parse_prefix("198.51.100.7").number)
@@ -56,6 +57,7 @@ def test_all_that_can_be_said(file: Path) -> None:
         [radius]
         listen = ["127.0.0.1:18130", "[::1]:18130"]
         default_lease = "1h30m"
+        longest_lease = "2h"
         never_bind = ["10.66.0.0/16", "2001:db8::1"]
         [metrics]
         listen = "127.0.0.1:9813"
@@ -70,6 +72,7 @@ def test_all_that_can_be_said(file: Path) -> None:
     )
     assert made.radius.listen == (("127.0.0.1", 18130), ("::1", 18130))
     assert made.rules().default_lease == 5400
+    assert made.rules().longest == 7200
     assert parse_prefix("10.66.1.1") in made.rules().never_bind
     assert made.metrics is not None
     assert made.metrics.listen == ("127.0.0.1", 9813)

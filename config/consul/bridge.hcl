@@ -17,6 +17,12 @@ key_prefix "befw/$changes$/identity/" {
 key_prefix "befw/$binding$/" {
   policy = "write"
 }
+key_prefix "befw/$session$/" {
+  policy = "write"
+}
+key_prefix "befw/$restart$/" {
+  policy = "write"
+}
 key_prefix "befw/$health$/" {
   policy = "write"
 }

@@ -2,7 +2,7 @@
 
 import typer
 
-from radius_bridge.cli import blocks, changes, decode, grants, groups, send, serve, who
+from radius_bridge.cli import blocks, changes, decode, grants, groups, send, serve, tail, who
 
 app = typer.Typer(
     help="Open a port for a person instead of an address.\n\n"
@@ -20,6 +20,7 @@ app.command("grants")(grants.list_grants)
 app.command()(blocks.block)
 app.command()(blocks.unblock)
 app.command()(who.who)
+app.command()(tail.tail)
 app.command()(changes.notify)
 app.command()(changes.publish)
 app.add_typer(groups.app, name="group")

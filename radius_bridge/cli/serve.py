@@ -17,6 +17,7 @@ from radius_bridge import configfile, leases, metrics
 from radius_bridge.cli.common import FAILED, USAGE, fail
 from radius_bridge.identity.events import Lease
 from radius_bridge.process import configure_logging, notify_systemd, run_until, signals
+from radius_bridge.radius.accounting import Permissions
 from radius_bridge.radius.server import Listener
 from radius_bridge.radius.sockets import endpoint
 from radius_bridge.registry import datacenters, meta
@@ -87,16 +88,25 @@ async def _serve(path: Path, settings: Settings) -> None:
     keys = Keys(settings.consul.root)
     async with Consul(settings.consul) as consul:
         health = Health(consul, keys.health(socket.gethostname()))
-        async with Lanes(consul, keys, committed=health.committed) as lanes:
-            await _listen(path, settings, consul, keys, lanes, health)
+        permissions = Permissions(settings.clients(), settings.rules())
+        async with Lanes(consul, keys, committed=health.committed, may_bind=permissions.may_bind) as lanes:
+            await _listen(path, settings, consul, keys, lanes, health, permissions)
 
 
-async def _listen(path: Path, settings: Settings, consul: Consul, keys: Keys, lanes: Lanes, health: Health) -> None:
+async def _listen(
+    path: Path,
+    settings: Settings,
+    consul: Consul,
+    keys: Keys,
+    lanes: Lanes,
+    health: Health,
+    permissions: Permissions,
+) -> None:
     radsec = settings.radsec
     listener = Listener(
         settings.radius.listen,
-        settings.clients(),
-        settings.rules(),
+        permissions.clients,
+        permissions.rules,
         lanes.submit,
         can_record=health.is_recording,
         radsec=() if radsec is None else radsec.listen,
@@ -107,14 +117,16 @@ async def _listen(path: Path, settings: Settings, consul: Consul, keys: Keys, la
     def reload() -> None:
         try:
             fresh = configfile.read(path, Settings)
+            clients, rules = fresh.clients(), fresh.rules()
             listener.reload(
-                fresh.clients(),
-                fresh.rules(),
+                clients,
+                rules,
                 None if settings.radsec is None or fresh.radsec is None else fresh.radsec.read_tls(),
             )
         except (configfile.ConfigError, ValueError) as error:
             log.error("configuration not taken, the old one stays", error=str(error))
             return
+        permissions.clients, permissions.rules = clients, rules
         if _fixed(fresh) != _fixed(settings):
             log.warning("the transports' addresses, lease sources, Consul and metrics stay as they are until a restart")
         log.info("configuration taken", clients=len(fresh.client))
@@ -128,7 +140,7 @@ async def _listen(path: Path, settings: Settings, consul: Consul, keys: Keys, la
             for name in where.copies
         }
         copies = Copies(consul, keys, where, others)
-        # A hundred thousand bindings stay; looking through them for garbage would stop everything for a second.
+        # Hundreds of thousands of records stay; looking through them for garbage would stop everything for a second.
         gc.collect()
         gc.freeze()
         sweeper = Sweeper(consul, keys)

@@ -1,121 +1,234 @@
-"""Who is behind one address: a pure state machine over the events that name it.
+"""Who is behind one address: what sessions claim and what is leased, and the rules that make an owner of it. Pure.
 
-A binding keeps what each session claimed about its address. Sessions that ended stay in it as long as late packets
-are plausible, so that a Start that arrives after its own Stop revives nothing.
+A binding is a set of facts. Who owns the address is computed from them, so that the order in which they were heard
+does not matter:
+- Of two users, the one whose session began later has the address. The other's claim is void, and stays so when the
+  newer one ends, unless the session was heard naming the address after that end: nobody inherits an address.
+- A lease to another MAC address voids a claim that was not heard later than that.
+- A claim of a session with a leased MAC address ends with the lease, and when that is given back.
 """
 
+from collections.abc import Iterator
+from typing import NamedTuple
+
 import msgspec
+from msgspec.structs import replace
 
-from radius_bridge.identity.events import Event, Kind
+from radius_bridge.identity.events import Lease
+from radius_bridge.identity.sessions import RETENTION, SLIGHT
 
-RETENTION = 3600.0
-"""How long (seconds) a claim that is over is remembered against late and repeated packets."""
+MAX_CLAIMS = 32
+"""Claims remembered per address; the oldest that are over go first."""
 
-MAX_CLAIMS = 64
-"""Claims remembered per address; the oldest ended ones go first."""
+MAX_LEASES = 4
+"""MAC addresses remembered per address."""
 
 
 class Claim(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
-    """What one session says about an address. Times are epoch seconds."""
+    """What one session says about the address. Times are epoch seconds, by our clock."""
 
     user: str
     since: float
-    """Start of the session."""
-    at: float
-    """Time of the newest event heard of it."""
-    expires: float
-    """End of the claim; for one that ended, the end."""
-    ended: bool = False
-    """True after a Stop, or when a newer claim of another user took the address."""
-    nas: str = ""
+    """When its session began, or the one that it took the address over from."""
+    seen: float
+    """When an event that names the address was last heard; 0 for none: then it rests on a lease."""
+    limit: float
+    """When it ends at the latest."""
+    fallback: float
+    """When it ends if there is no lease."""
+    ended: float = 0.0
+    """When the session ended or left the address; 0 while it has it."""
     mac: str = ""
+    groups: tuple[str, ...] = ()
+
+
+class Leased(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
+    """What is known of the leases of the address to one MAC address. Times are epoch seconds."""
+
+    since: float = 0.0
+    """When it was first given."""
+    at: float = 0.0
+    """When it was last given or renewed; 0: never, as far as is known."""
+    expires: float = 0.0
+    ended: float = 0.0
+    """When it was released, declined, or found to have expired."""
     source: str = ""
 
-    def is_live(self, now: float) -> bool:
-        """True while the session holds the address."""
-        return not self.ended and self.expires > now
+    @property
+    def is_held(self) -> bool:
+        """False if it was given back since it was given; that its time is over is not looked at."""
+        return self.at > self.ended
+
+    @property
+    def end(self) -> float:
+        """When it ends or ended."""
+        return self.expires if self.is_held else self.ended
+
+    @property
+    def over(self) -> float:
+        """From when on nothing hangs on it."""
+        return max(self.at, self.end) + RETENTION
 
 
-class Binding(msgspec.Struct, frozen=True, gc=False):
+class Standing(NamedTuple):
+    """A claim as the rules see it."""
+
+    session: str
+    claim: Claim
+    since: float
+    seen: float
+    expires: float
+    is_void: bool = False
+
+
+class Holding(NamedTuple):
+    """Who has the address."""
+
+    user: str
+    """Empty for nobody."""
+    expires: float
+    groups: dict[str, float]
+    """The groups from attributes that it joins, and until when."""
+    sessions: tuple[str, ...]
+
+
+NOBODY = Holding("", 0.0, {}, ())
+
+
+class Binding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The record of one address, kept in Consul."""
 
-    claims: dict[str, Claim]
-    """By session (`Event.session`)."""
+    claims: dict[str, Claim] = {}
+    """By session."""
+    leases: dict[str, Leased] = {}
+    """By MAC address."""
 
-    def live(self, now: float) -> dict[str, Claim]:
-        """The claims that hold at `now`; they are all of one user."""
-        return {session: claim for session, claim in self.claims.items() if claim.is_live(now)}
+    def standings(self) -> list[Standing]:
+        """All claims, each with what the others and the leases make of it."""
+        every = [self._standing(session, claim) for session, claim in self.claims.items()]
+        if len(every) == 1 and not self.leases:
+            return every
+        return [each._replace(is_void=self._is_leased_away(each) or _is_superseded(each, every)) for each in every]
 
-    @property
-    def owner(self) -> str:
-        """The user whose group has the address, whether or not the time is over; empty if all sessions ended."""
-        return next((claim.user for claim in self.claims.values() if not claim.ended), "")
-
-    @property
-    def expires(self) -> float:
-        """When the owner's last claim ends; 0 without an owner."""
-        return max((claim.expires for claim in self.claims.values() if not claim.ended), default=0.0)
+    def holding(self, now: float) -> Holding:
+        """Who has the address at `now`."""
+        live = [s for s in self.standings() if not s.is_void and not s.claim.ended and s.expires > now]
+        if not live:
+            return NOBODY
+        user = max(live, key=lambda s: (s.expires, s.since, s.session)).claim.user
+        holders = [each for each in live if each.claim.user == user]
+        groups: dict[str, float] = {}
+        for each in holders:
+            for group in each.claim.groups:
+                groups[group] = max(each.expires, groups.get(group, 0.0))
+        return Holding(user, max(s.expires for s in holders), groups, tuple(s.session for s in holders))
 
     def is_forgettable(self, now: float) -> bool:
         """True when nothing is left that a late packet could contradict."""
-        return all(_over_since(claim) + RETENTION <= now for claim in self.claims.values())
+        return self.over() <= now
+
+    def over(self) -> float:
+        """From when on it is forgettable."""
+        ends = [(each.claim.ended or each.expires) + RETENTION for each in self.standings()]
+        return max([*ends, *(lease.over for lease in self.leases.values())], default=0.0)
+
+    def _standing(self, session: str, claim: Claim) -> Standing:
+        lease = self.leases.get(claim.mac) if claim.mac else None
+        if lease is not None and lease.is_held and claim.seen <= lease.expires:
+            since = claim.since if claim.seen else max(claim.since, lease.since)
+            return Standing(session, claim, since, max(claim.seen, lease.at), min(claim.limit, lease.expires))
+        if lease is not None and claim.seen <= lease.ended:
+            return Standing(session, claim, claim.since, claim.seen, min(claim.limit, lease.ended))
+        fallback = claim.fallback if claim.seen else 0.0
+        other = self.leases.get("")
+        if other is not None and other.is_held and claim.seen <= other.expires:
+            fallback = min(claim.limit, other.expires)
+        return Standing(session, claim, claim.since, claim.seen, fallback)
+
+    def _is_leased_away(self, standing: Standing) -> bool:
+        mac = standing.claim.mac
+        return bool(mac) and any(
+            other not in ("", mac) and standing.seen <= lease.at for other, lease in self.leases.items()
+        )
 
 
-EMPTY = Binding({})
-"""An address that nobody has claimed."""
+def _is_superseded(one: Standing, every: list[Standing]) -> bool:
+    return any(_supersedes(other, one) for other in every)
 
 
-def apply(binding: Binding, event: Event, now: float) -> Binding:
-    """What `binding` becomes by `event`, heard at `now`; the same object when nothing changes.
-
-    Repeating an event changes nothing. Within a session the newest event counts, and at equal times the Stop. Between
-    users the session that began later has the address; the other's claim ends.
-    """
-    known = binding.claims.get(event.session)
-    if known is not None and _is_late(known, event):
-        return binding
-    claims = dict(binding.claims)
-    over = event.kind is Kind.STOP or event.expires <= now
-    since = event.started if known is None or known.user != event.user else min(known.since, event.started)
-    claim = Claim(
-        user=event.user,
-        since=since,
-        at=event.at,
-        expires=event.at if event.kind is Kind.STOP else event.expires,
-        ended=over,
-        nas=event.nas,
-        mac=event.mac,
-        source=event.source,
+def _supersedes(other: Standing, one: Standing) -> bool:
+    """True if `other` voids `one`."""
+    return (
+        other.claim.user != one.claim.user
+        and (other.since, other.session) > (one.since, one.session)
+        and one.seen <= (other.claim.ended or other.expires)
     )
-    if not over:
-        rivals = {s: c for s, c in claims.items() if c.is_live(now) and c.user != event.user and s != event.session}
-        if any((rival.since, rival.at) > (claim.since, claim.at) for rival in rivals.values()):
-            claim = msgspec.structs.replace(claim, ended=True)
-    if not claim.ended:
-        # One owner at a time: whoever else held the address, even if only in name, has lost it.
-        for session, other in claims.items():
-            if other.user != event.user and not other.ended:
-                claims[session] = msgspec.structs.replace(other, ended=True)
-    if claim == known and claims == binding.claims:
+
+
+EMPTY = Binding()
+"""An address of which nothing is known."""
+
+
+def claimed(binding: Binding, session: str, claim: Claim) -> Binding:
+    """The binding with the claim of a session."""
+    if binding.claims.get(session) == claim:
         return binding
-    claims[event.session] = claim
-    return Binding(_forget(claims, now))
+    return Binding({**binding.claims, session: claim}, binding.leases)
 
 
-def _is_late(known: Claim, event: Event) -> bool:
-    if event.at != known.at:
-        return event.at < known.at
-    return known.ended and event.kind is not Kind.STOP
+def leased(binding: Binding, lease: Lease) -> Binding:
+    """The binding with what a DHCP server says; the same object if that is nothing new."""
+    known = binding.leases.get(lease.mac, Leased())
+    if lease.expires <= lease.at:
+        fresh = replace(known, ended=max(known.ended, lease.at))
+    elif (lease.at, lease.expires) > (known.at, known.expires):
+        is_slight = known.is_held and lease.expires - known.expires <= SLIGHT * (lease.expires - lease.at)
+        if is_slight and lease.expires >= known.expires:
+            return binding
+        since = lease.at if not known.at else min(known.since, lease.at)
+        fresh = replace(known, since=since, at=lease.at, expires=lease.expires, source=lease.source)
+    else:
+        fresh = replace(known, since=min(known.since, lease.at))
+    if fresh == known:
+        return binding
+    return Binding(binding.claims, {**binding.leases, lease.mac: fresh})
 
 
-def _over_since(claim: Claim) -> float:
-    return claim.at if claim.ended else max(claim.at, claim.expires)
+def forget(binding: Binding, now: float) -> Binding:
+    """The binding without what is over for long, and without what that has made void."""
+    every = binding.standings()
+    gone = {s.session for s in every if (s.claim.ended or s.expires) + RETENTION <= now}
+    if len(every) - len(gone) > MAX_CLAIMS:
+        by_age = sorted(
+            (s for s in every if s.session not in gone),
+            key=lambda s: (not s.claim.ended and s.expires > now and not s.is_void, s.claim.ended or s.expires),
+        )
+        gone |= {s.session for s in by_age[: len(by_age) - MAX_CLAIMS]}
+    leases = dict(_kept_leases(binding, now))
+    if not gone and len(leases) == len(binding.leases):
+        return binding
+    forgotten = [s for s in every if s.session in gone]
+    gone |= {s.session for s in every if _is_superseded(s, forgotten)}
+    return Binding({session: claim for session, claim in binding.claims.items() if session not in gone}, leases)
 
 
-def _forget(claims: dict[str, Claim], now: float) -> dict[str, Claim]:
-    kept = {s: c for s, c in claims.items() if c.is_live(now) or _over_since(c) + RETENTION > now}
-    if len(kept) > MAX_CLAIMS:
-        by_age = sorted(kept, key=lambda session: (kept[session].is_live(now), kept[session].at))
-        for session in by_age[: len(kept) - MAX_CLAIMS]:
-            del kept[session]
-    return kept
+def is_slight(before: Binding, after: Binding, now: float) -> bool:
+    """True if `after` changes nothing but ends, and these too little to be written."""
+    if before == after:
+        return True
+    if before.leases != after.leases or before.claims.keys() != after.claims.keys():
+        return False
+    for session, old in before.claims.items():
+        new = after.claims[session]
+        if new != replace(old, since=new.since, seen=new.seen, limit=new.limit, fallback=new.fallback):
+            return False
+    old_holding, new_holding = before.holding(now), after.holding(now)
+    if (old_holding.user, old_holding.groups.keys()) != (new_holding.user, new_holding.groups.keys()):
+        return False
+    extension = new_holding.expires - old_holding.expires
+    return 0 <= extension <= SLIGHT * max(0.0, new_holding.expires - now)
+
+
+def _kept_leases(binding: Binding, now: float) -> Iterator[tuple[str, Leased]]:
+    newest = sorted(binding.leases.items(), key=lambda item: item[1].over)[-MAX_LEASES:]
+    return ((mac, lease) for mac, lease in newest if lease.over > now)

@@ -1,4 +1,4 @@
-"""What one accounting packet says about who is behind which address, as plain data."""
+"""What one accounting packet or one lease says about who is behind which address, as plain data."""
 
 from collections.abc import Container
 from enum import StrEnum
@@ -23,23 +23,43 @@ class Event(msgspec.Struct, frozen=True, gc=False):
     user: str
     """The user's name, as groups are named after it (identity.names)."""
     session: str
-    """NAS and Acct-Session-Id: what tells this session from all others."""
+    """NAS and Acct-Session-Id, with a slash between them: what tells this session from all others."""
     addresses: tuple[Prefix, ...]
     """The addresses that the packet names; empty if it names none."""
     at: float
-    """When it happened."""
+    """When it happened, by the NAS's clock if that is plausible: orders the events of one NAS."""
+    heard: float
+    """When it happened by our clock (arrival less Acct-Delay-Time): orders NASes, and starts all terms."""
     started: float
-    """When its session began."""
-    expires: float
-    """When the session's claim to its addresses ends, unless something newer is heard."""
+    """When its session began, by our clock; 0 for a Stop that does not say."""
     source: str
     """The RADIUS client that told us."""
-    nas: str = ""
-    """The NAS behind the client, as it names itself."""
+    lease: int
+    """Seconds that the session holds its addresses if neither a lease nor a timeout says."""
+    longest: int
+    """Seconds that it holds them at most unless something newer is heard."""
+    timeout: int = 0
+    """Session-Timeout: seconds from its beginning after which the session ends; 0 if none is given."""
     mac: str = ""
-    """Calling-Station-Id, as it came."""
+    """Of the station (`identity.macs`); empty if unknown."""
+    multi: str = ""
+    """Acct-Multi-Session-Id: what the sessions of one roaming station have in common (RFC 3580 §2.2)."""
+    groups: tuple[str, ...] = ()
+    """More groups that its addresses join, as the RADIUS attributes say (`radius.staff`)."""
     within: Container[Prefix] | None = None
     """The only addresses that the source may bind or end; None: all."""
+
+
+class Restart(msgspec.Struct, frozen=True, gc=False):
+    """Accounting-On or -Off: all earlier sessions of a NAS are over (RFC 2866 §5.1). Times are epoch seconds."""
+
+    source: str
+    """The RADIUS client that told us."""
+    nas: str
+    """The NAS behind it, as it names itself; empty: all that the client told us of."""
+    at: float
+    heard: float
+    """Both as for an event."""
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False):

@@ -9,11 +9,12 @@ from functools import lru_cache
 from typing import NamedTuple
 from urllib.parse import quote
 
-from radius_bridge.identity.events import Event, Kind
+from radius_bridge.identity.events import Event, Kind, Restart
+from radius_bridge.identity.macs import mac_of
 from radius_bridge.identity.names import NameRefused, realm_of, user_name
 from radius_bridge.policy.members import Prefix, parse_prefix
 from radius_bridge.radius.addresses import Addresses, default
-from radius_bridge.radius.clients import Client, Networks
+from radius_bridge.radius.clients import Client, Clients, Networks
 from radius_bridge.radius.dictionary import standard
 from radius_bridge.radius.packet import Attribute
 
@@ -34,19 +35,16 @@ LONGEST_ID = 128
 class NotBound(StrEnum):
     """Why a genuine packet changes nothing; it is acknowledged all the same."""
 
-    ON_OFF = "on-off"
     UNKNOWN_STATUS = "unknown-status"
     NO_SESSION_ID = "no-session-id"
     BAD_NAME = "bad-name"
     REALM = "realm"
-    NO_ADDRESS = "no-address"
-    ADDRESS_NOT_ALLOWED = "address-not-allowed"
 
 
 class Outcome(NamedTuple):
     """What a packet comes to: an event, or a reason why there is none."""
 
-    event: Event | None
+    event: Event | Restart | None
     not_bound: NotBound | None = None
     refused: tuple[Prefix, ...] = ()
     """Addresses that the packet names and the client may not bind."""
@@ -63,6 +61,21 @@ class Rules:
     never_bind: Networks
     addresses: Addresses = field(default_factory=default)
     """Where addresses are in a packet."""
+    longest: int = 86400
+    """Seconds that a binding lasts at most after something was last heard of its session."""
+
+
+@dataclass(slots=True)
+class Permissions:
+    """What clients may bind, as it is configured at the moment."""
+
+    clients: Clients
+    rules: Rules
+
+    def may_bind(self, source: str, address: str) -> bool:
+        """True if sessions that the client `source` (its name) told of may have an address (in text)."""
+        client = self.clients.named(source)
+        return client is not None and may_bind(parse_prefix(address), client, self.rules)
 
 
 _attributes = standard()
@@ -77,6 +90,7 @@ _STATUS_TYPE = _attributes["Acct-Status-Type"].number
 _DELAY_TIME = _attributes["Acct-Delay-Time"].number
 _SESSION_ID = _attributes["Acct-Session-Id"].number
 _SESSION_TIME = _attributes["Acct-Session-Time"].number
+_MULTI_SESSION_ID = _attributes["Acct-Multi-Session-Id"].number
 _EVENT_TIMESTAMP = _attributes["Event-Timestamp"].number
 
 _status = _attributes["Acct-Status-Type"].values
@@ -99,9 +113,10 @@ _PLAIN = re.compile(rb"[A-Za-z0-9._:@+ -]{1,%d}" % LONGEST_ID)
 def interpret(attributes: Iterable[Attribute], client: Client, rules: Rules, arrival: float) -> Outcome:
     """Reads the attributes of an Accounting-Request of `client` that arrived at `arrival` (epoch seconds).
 
-    Of an attribute that may appear once, the first counts. A Stop is judged less strictly than what grants:
-    its user (empty if unusable) and realm do not matter, and if its addresses are missing or not allowed, it
-    is an event without addresses. It never names an address outside the client's networks.
+    Of an attribute that may appear once, the first counts. If the packet names no address, or none that is allowed, it
+    is an event without addresses: a lease or a later packet may say where the user is. A Stop is judged less strictly
+    than what grants: its user (empty if unusable) and realm do not matter. No event names an address outside the
+    client's networks.
     """
     first: dict[int, bytes] = {}
     naming: list[Attribute] = []
@@ -115,10 +130,13 @@ def interpret(attributes: Iterable[Attribute], client: Client, rules: Rules, arr
     values = _Values(first)
 
     status = values.number(_STATUS_TYPE)
+    heard = arrival - _delay(values.number(_DELAY_TIME))
+    if status in _ON_OFF:
+        at = _event_time(values.number(_EVENT_TIMESTAMP), heard, arrival)
+        return Outcome(Restart(client.name, _nas(first, values), at, heard), ignored=values.ignored)
     kind = _KINDS.get(-1 if status is None else status)
     if kind is None:
-        reason = NotBound.ON_OFF if status in _ON_OFF else NotBound.UNKNOWN_STATUS
-        return Outcome(None, reason, ignored=values.ignored)
+        return Outcome(None, NotBound.UNKNOWN_STATUS, ignored=values.ignored)
     session_id = first.get(_SESSION_ID)
     if not session_id:
         return Outcome(None, NotBound.NO_SESSION_ID, ignored=values.ignored)
@@ -136,32 +154,30 @@ def interpret(attributes: Iterable[Attribute], client: Client, rules: Rules, arr
     if kind is Kind.STOP:
         allowed = tuple(address for address in named if address in client.networks)
     else:
-        allowed = tuple([address for address in named if _may_bind(address, client, rules)])
+        allowed = tuple([address for address in named if may_bind(address, client, rules)])
     refused = tuple(address for address in named if address not in allowed) if len(allowed) < len(named) else ()
-    if not allowed and kind is not Kind.STOP:
-        reason = NotBound.ADDRESS_NOT_ALLOWED if refused else NotBound.NO_ADDRESS
-        return Outcome(None, reason, refused, values.ignored)
 
-    at = _event_time(values.number(_EVENT_TIMESTAMP), values.number(_DELAY_TIME), arrival)
     session_time = values.number(_SESSION_TIME)
-    started = at - session_time if session_time is not None and session_time <= LONGEST else at
-    timeout = values.number(_SESSION_TIMEOUT)
-    if timeout is not None and 0 < timeout <= LONGEST:
-        expires = started + timeout
+    if session_time is not None and session_time <= LONGEST:
+        started = heard - session_time
     else:
-        expires = at + (rules.default_lease if client.lease is None else client.lease)
-    nas = _nas(first, values, client)
+        started = 0.0 if kind is Kind.STOP else heard
+    timeout = values.number(_SESSION_TIMEOUT)
+    nas = _nas(first, values) or plain(client.name.encode())
     event = Event(
         kind=kind,
         user=user,
         session=f"{nas}/{plain(session_id)}",
         addresses=allowed,
-        at=at,
+        at=_event_time(values.number(_EVENT_TIMESTAMP), heard, arrival),
+        heard=heard,
         started=started,
-        expires=expires,
         source=client.name,
-        nas=nas,
-        mac=plain(first[_CALLING_STATION_ID]) if _CALLING_STATION_ID in first else "",
+        lease=rules.default_lease if client.lease is None else client.lease,
+        longest=rules.longest,
+        timeout=timeout if timeout is not None and timeout <= LONGEST else 0,
+        mac=mac_of(first[_CALLING_STATION_ID].decode("latin-1")) if _CALLING_STATION_ID in first else "",
+        multi=plain(first[_MULTI_SESSION_ID]) if first.get(_MULTI_SESSION_ID) else "",
         within=client.networks,
     )
     return Outcome(event, None, refused, values.ignored)
@@ -208,7 +224,8 @@ class _Values:
             return None
 
 
-def _may_bind(address: Prefix, client: Client, rules: Rules) -> bool:
+def may_bind(address: Prefix, client: Client, rules: Rules) -> bool:
+    """True if an address (or network) may be bound to a session that `client` told of."""
     if address not in client.networks:
         return False
     if address.is_host:
@@ -216,19 +233,22 @@ def _may_bind(address: Prefix, client: Client, rules: Rules) -> bool:
     return not _NOBODYS.touch(address) and not rules.never_bind.touch(address)
 
 
-def _event_time(stamp: int | None, delay: int | None, arrival: float) -> float:
+def _delay(seconds: int | None) -> int:
+    """Acct-Delay-Time (RFC 2866 §5.2): how long ago it happened; 0 for what cannot be."""
+    return seconds if seconds is not None and seconds <= OLDEST else 0
+
+
+def _event_time(stamp: int | None, heard: float, arrival: float) -> float:
     """RFC 2869 §5.3: Event-Timestamp is when it happened; Acct-Delay-Time is not subtracted from it."""
-    if stamp is not None and arrival - OLDEST <= stamp <= arrival + NEWEST:
-        return float(stamp)
-    return arrival - delay if delay is not None and delay <= OLDEST else arrival
+    return float(stamp) if stamp is not None and arrival - OLDEST <= stamp <= arrival + NEWEST else heard
 
 
-def _nas(first: dict[int, bytes], values: _Values, client: Client) -> str:
+def _nas(first: dict[int, bytes], values: _Values) -> str:
+    """The NAS as it names itself; empty if it does not (RFC 2866 §5.13 wants it to, Juniper does not)."""
     identifier = first.get(_NAS_IDENTIFIER)
     if identifier:
         return plain(identifier)
-    address = values.address(_NAS_IP_ADDRESS) or values.address(_NAS_IPV6_ADDRESS)
-    return address if address is not None else plain(client.name.encode())
+    return values.address(_NAS_IP_ADDRESS) or values.address(_NAS_IPV6_ADDRESS) or ""
 
 
 @lru_cache(maxsize=4096)

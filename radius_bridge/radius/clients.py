@@ -83,11 +83,16 @@ class Clients:
         every = list(clients)
         self._by_address = PrefixTable((each.address, each) for each in every if each.address is not None)
         self._by_name = {each.certificate_name: each for each in every if each.certificate_name is not None}
+        self._named = {each.name: each for each in every}
         self._by_fingerprint = {each.fingerprint: each for each in every if each.fingerprint is not None}
 
     def at(self, version: int, number: int) -> Client | None:
         """The client that sends from the address `number` of that IP version; None for strangers."""
         return self._by_address.find(version, number)
+
+    def named(self, name: str) -> Client | None:
+        """The client of that name."""
+        return self._named.get(name)
 
     def with_certificate(self, fingerprint: bytes, names: Iterable[str]) -> Client | None:
         """The client with this certificate: by its fingerprint, else by the first of its names that is known."""

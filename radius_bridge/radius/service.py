@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, Protocol
 import structlog
 
 from radius_bridge import metrics
-from radius_bridge.identity.events import Event
+from radius_bridge.identity.events import Event, Restart
 from radius_bridge.radius import packet as wire
 from radius_bridge.radius import status
 from radius_bridge.radius.accounting import Outcome, Rules, interpret
@@ -24,7 +24,7 @@ from radius_bridge.registry.errors import NotRecorded
 IN_FLIGHT_LIMIT = 16384
 """Requests that may wait for their commit at once; beyond it they are dropped, and the NAS repeats them."""
 
-Submit = Callable[[Event], asyncio.Future[None]]
+Submit = Callable[[Event | Restart], asyncio.Future[None]]
 """Takes an event; the future is done when it is recorded, or raises NotRecorded."""
 
 CanRecord = Callable[[], bool]
@@ -191,7 +191,7 @@ class Service:
             return self._answer(request, request.now)
         if len(self._in_flight) >= self._limit:
             return self._give_up(request, Drop.OVERLOAD)
-        metrics.EVENTS[event.kind] += 1
+        metrics.EVENTS["restart" if isinstance(event, Restart) else event.kind] += 1
         recorded = self._submit(event)
         if recorded.done():
             return self._recorded(request, recorded)

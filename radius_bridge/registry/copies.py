@@ -228,7 +228,8 @@ class Copy:
 
     async def _has_bindings(self) -> bool:
         """True if some bridge takes this datacenter for its home."""
-        return bool((await self._consul.read(self._keys.bindings)).entries)
+        kept = (self._keys.bindings, self._keys.sessions)
+        return any([(await self._consul.read(prefix)).entries for prefix in kept])
 
     async def _find_place(self) -> None:
         """After an unknown outcome: goes on from where the fence stands, if it is still ours.

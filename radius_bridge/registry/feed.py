@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from radius_bridge.policy.members import USER_PREFIX
-from radius_bridge.registry.keys import ALIAS, BINDING, IPSET, SERVICE, Keys
+from radius_bridge.registry.keys import ALIAS, BINDING, IPSET, RESTART, SERVICE, SESSION, Keys
 from radius_bridge.registry.kv import Entry
 
 MAX_RECORD: Final = 64 * 1024
@@ -54,7 +54,7 @@ class Class(Enum):
     ENGINEER = "access/engineer"
     """What engineers say: grants, sets, all other groups."""
     IDENTITY = "identity"
-    """Who is behind which address."""
+    """Who is behind which address: sessions, bindings, restarts."""
 
     def concerns(self, prefix: str) -> bool:
         """True if entries of this class may name something below `prefix` (itself below the root)."""
@@ -64,7 +64,7 @@ class Class(Enum):
 
     @property
     def _folders(self) -> tuple[str, ...]:
-        folders = (BINDING,) if self is Class.IDENTITY else (ALIAS, SERVICE, IPSET)
+        folders = (BINDING, SESSION, RESTART) if self is Class.IDENTITY else (ALIAS, SERVICE, IPSET)
         return tuple(f"{folder}/" for folder in folders)
 
     def may_name(self, key: str) -> bool:

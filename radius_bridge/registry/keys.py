@@ -3,7 +3,9 @@
 <root>/$alias$/$<group>$/<member>                   = expiry
 <root>/$service$/[<dc>/[<node>/]]<service>/<member> = expiry
 <root>/$ipset$/[<dc>/[<node>/]]<set>/<member>       = expiry
-<root>/$binding$/<address>                          = registry.records.Binding
+<root>/$binding$/<address>                          = identity.bindings.Binding
+<root>/$session$/<nas>/<acct-session-id>            = identity.sessions.Session
+<root>/$restart$/<client>/<nas>                     = registry.records.Restarted
 <root>/$changes$/access/<class>/<writer>            = registry.feed.Record, followed by hosts
 <root>/$changes$/identity/<writer>                  = registry.feed.Record, followed by bridges
 <root>/$meta$                                       = registry.records.Meta, the sentinel
@@ -22,6 +24,8 @@ ALIAS = "$alias$"
 SERVICE = "$service$"
 IPSET = "$ipset$"
 BINDING = "$binding$"
+SESSION = "$session$"
+RESTART = "$restart$"
 CHANGES = "$changes$"
 META = "$meta$"
 LOCK = "$lock$"
@@ -74,6 +78,8 @@ class Keys:
         self.services = f"{root}/{SERVICE}/"
         self.sets = f"{root}/{IPSET}/"
         self.bindings = f"{root}/{BINDING}/"
+        self.sessions = f"{root}/{SESSION}/"
+        self.restarts = f"{root}/{RESTART}/"
         self.changes = f"{root}/{CHANGES}/"
         self.access_changes = f"{self.changes}access/"
         self.identity_changes = f"{self.changes}identity/"
@@ -82,7 +88,7 @@ class Keys:
         """The folder of a group's members."""
         return f"{self.groups}{group}/"
 
-    def group_member(self, group: GroupRef, member: Member) -> str:
+    def group_member(self, group: GroupRef, member: Member | str) -> str:
         """The key whose value is the expiry of `member` in `group`."""
         return f"{self.group(group)}{member}"
 
@@ -94,9 +100,17 @@ class Keys:
         """The key whose value is the expiry of `member` in the static set `name` in `scope`."""
         return f"{self.sets}{scope.path}{name}/{member}"
 
-    def binding(self, address: Prefix) -> str:
+    def binding(self, address: Prefix | str) -> str:
         """The key of the record of who is behind an address."""
         return f"{self.bindings}{address}"
+
+    def session(self, session: str) -> str:
+        """The key of the record of a session, named by NAS and Acct-Session-Id."""
+        return f"{self.sessions}{session}"
+
+    def restart(self, source: str, nas: str) -> str:
+        """The key that says when a NAS restarted last; `nas` is empty for all that a RADIUS client stands for."""
+        return f"{self.restarts}{source}/{nas}"
 
     def lock(self, what: str) -> str:
         """The key that the leader for `what` holds."""

@@ -1,66 +1,189 @@
-"""What a writer believes to stand in Consul: bindings by address, and the addresses of each session. Pure.
+"""What a writer believes to stand in Consul: sessions, bindings, restarts, and ways from one to the other. Pure.
 
 Only a hint: every write is checked against Consul (check-and-set), so that an outdated belief costs a read
-and never a wrong write.
+and never a wrong write. Records stay in their encoded form: 200,000 sessions are to fit into a small machine.
 """
 
-from radius_bridge.identity.bindings import EMPTY, Binding
-from radius_bridge.policy.members import Prefix
+from collections.abc import Callable
+from typing import Final
 
-LIMIT = 200_000
-"""Addresses remembered; the ones longest unchanged go first."""
+import msgspec
+
+from radius_bridge.identity.bindings import EMPTY, Binding
+from radius_bridge.identity.events import Restart
+from radius_bridge.identity.sessions import RETENTION, Session
+from radius_bridge.policy.members import parse_prefix
+from radius_bridge.registry.errors import BadRecord
+from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.records import decode_binding, decode_restart, decode_session
+
+LIMIT: Final = 1_000_000
+"""Sessions, and bindings, remembered; the ones longest unchanged go first."""
+
+
+class Record(msgspec.Struct, frozen=True, gc=False):
+    """A record as it stands in Consul."""
+
+    value: bytes
+    index: int
+    """Its modify index."""
+    over: float
+    """From when on it is of no more use (epoch seconds)."""
+
+
+class Index:
+    """Names by what they have in common. Most have one each: a tuple is a quarter of a set."""
+
+    def __init__(self) -> None:
+        self._names: dict[str, tuple[str, ...]] = {}
+
+    def get(self, what: str) -> tuple[str, ...]:
+        """The names under `what`."""
+        return self._names.get(what, ())
+
+    def add(self, what: str, name: str) -> None:
+        """Adds a name, unless it is there or `what` is empty."""
+        names = self._names.get(what, ())
+        if what and name not in names:
+            self._names[what] = (*names, name)
+
+    def remove(self, what: str, name: str) -> None:
+        """Removes a name, if it is there."""
+        names = tuple(each for each in self._names.get(what, ()) if each != name)
+        if names:
+            self._names[what] = names
+        else:
+            self._names.pop(what, None)
 
 
 class Known:
-    """Bindings with their modify index in Consul (0: no record), and an index by session."""
+    """All that is known, by key of Consul."""
 
-    def __init__(self, limit: int = LIMIT) -> None:
+    def __init__(self, keys: Keys, limit: int = LIMIT, *, bad_record: Callable[[str], None] = lambda _: None) -> None:
+        """`bad_record` is told of what cannot be read: it counts as empty, and the next event writes a good one."""
+        self._keys = keys
         self._limit = limit
+        self._bad_record = bad_record
         # In the order of the last change: the first is the one longest unchanged.
-        self._bindings: dict[Prefix, tuple[Binding, int]] = {}
-        self._sessions: dict[str, set[Prefix]] = {}
+        self._sessions: dict[str, Record] = {}
+        self._bindings: dict[str, Record] = {}
+        self._restarts: dict[str, tuple[Restart, int]] = {}
+        self._by_mac, self._by_multi, self._leased = Index(), Index(), Index()
+        self._by_nas: dict[tuple[str, str], dict[str, None]] = {}
 
     def __len__(self) -> int:
-        return len(self._bindings)
+        return len(self._sessions) + len(self._bindings) + len(self._restarts)
 
-    def get(self, address: Prefix) -> tuple[Binding, int]:
-        """The binding of an address and its modify index; (EMPTY, 0) for one we know nothing of."""
-        return self._bindings.get(address, (EMPTY, 0))
+    def index(self, key: str) -> int:
+        """The modify index of a record; 0 for one that we know nothing of."""
+        if key.startswith(self._keys.restarts):
+            return self._restarts[key][1] if key in self._restarts else 0
+        found = self._table(key).get(key)
+        return 0 if found is None else found.index
 
-    def addresses(self, session: str) -> frozenset[Prefix]:
-        """The addresses that a session has claimed."""
-        return frozenset(self._sessions.get(session, ()))
+    def value(self, key: str) -> bytes:
+        """The value of a session or a binding; empty for one that we know nothing of."""
+        found = self._table(key).get(key)
+        return b"" if found is None else found.value
 
-    def put(self, address: Prefix, binding: Binding, index: int) -> None:
-        """Remembers what stands in Consul."""
-        self.drop(address)
-        self._bindings[address] = (binding, index)
-        for session in binding.claims:
-            self.claim(session, address)
+    def session(self, session: str) -> Session | None:
+        """A session."""
+        found = self._sessions.get(self._keys.session(session))
+        return None if found is None or not found.value else decode_session(session, found.value)
+
+    def binding(self, address: str) -> Binding:
+        """The binding of an address; EMPTY for one that we know nothing of."""
+        found = self._bindings.get(self._keys.binding(address))
+        return EMPTY if found is None or not found.value else decode_binding(address, found.value)
+
+    def restarts(self, source: str, nas: str) -> list[Restart]:
+        """The last restarts of a NAS, and of all that its RADIUS client stands for."""
+        if not self._restarts:
+            return []
+        keys = {self._keys.restart(source, nas), self._keys.restart(source, "")}
+        return [self._restarts[key][0] for key in keys if key in self._restarts]
+
+    def kin(self, session: str, known: Session) -> list[str]:
+        """Other sessions with the same MAC address or Acct-Multi-Session-Id."""
+        names = dict.fromkeys((*self._by_mac.get(known.mac), *self._by_multi.get(known.multi)))
+        names.pop(session, None)
+        return list(names)
+
+    def stations(self, mac: str) -> tuple[str, ...]:
+        """The sessions with a MAC address."""
+        return self._by_mac.get(mac)
+
+    def leases(self, mac: str) -> tuple[str, ...]:
+        """The addresses leased to a MAC address."""
+        return self._leased.get(mac)
+
+    def of_nas(self, source: str, nas: str) -> list[str]:
+        """The sessions of a NAS (of all if `nas` is empty) that a RADIUS client told of."""
+        if nas:
+            return list(self._by_nas.get((source, nas), ()))
+        return [each for key, sessions in self._by_nas.items() if key[0] == source for each in sessions]
+
+    def put(self, key: str, value: bytes, index: int) -> None:
+        """Remembers what stands in Consul. What cannot be read, is remembered as empty."""
+        try:
+            if key.startswith(self._keys.sessions):
+                self._put_session(key, decode_session(key, value), value, index)
+            elif key.startswith(self._keys.bindings):
+                parse_prefix(key.removeprefix(self._keys.bindings))
+                self._put_binding(key, decode_binding(key, value), value, index)
+            elif key.startswith(self._keys.restarts):
+                self._restarts[key] = (decode_restart(self._keys, key, value), index)
+        except (BadRecord, ValueError) as error:
+            self._bad_record(f"{key}: {error}" if not isinstance(error, BadRecord) else str(error))
+            self.drop(key)
+            if not key.startswith(self._keys.restarts):
+                self._table(key)[key] = Record(b"", index, 0.0)
+
+    def drop(self, key: str) -> None:
+        """Forgets a record."""
+        if key.startswith(self._keys.restarts):
+            self._restarts.pop(key, None)
+            return
+        old = self._table(key).pop(key, None)
+        if old is None or not old.value:
+            return
+        if key.startswith(self._keys.sessions):
+            name, session = key.removeprefix(self._keys.sessions), decode_session(key, old.value)
+            self._by_mac.remove(session.mac, name)
+            self._by_multi.remove(session.multi, name)
+            nas = (session.source, name.partition("/")[0])
+            self._by_nas.get(nas, {}).pop(name, None)
+            if not self._by_nas.get(nas):
+                self._by_nas.pop(nas, None)
+        else:
+            address = key.removeprefix(self._keys.bindings)
+            for mac in decode_binding(key, old.value).leases:
+                self._leased.remove(mac, address)
 
     def prune(self, now: float) -> None:
         """Forgets the longest unchanged: as many as are beyond the limit or of no more use."""
-        while self._bindings:
-            oldest, (binding, _) = next(iter(self._bindings.items()))
-            if len(self._bindings) <= self._limit and not binding.is_forgettable(now):
-                return
-            self.drop(oldest)
+        for table in (self._sessions, self._bindings):
+            while table:
+                key = next(iter(table))
+                if len(table) <= self._limit and table[key].over > now:
+                    break
+                self.drop(key)
+        for key in [key for key, (restart, _) in self._restarts.items() if restart.heard + RETENTION <= now]:
+            del self._restarts[key]
 
-    def drop(self, address: Prefix) -> None:
-        """Forgets an address."""
-        binding, _ = self._bindings.pop(address, (EMPTY, 0))
-        for session in binding.claims:
-            self.unclaim(session, address)
+    def _put_session(self, key: str, session: Session, value: bytes, index: int) -> None:
+        self.drop(key)
+        self._sessions[key] = Record(value, index, session.over())
+        name = key.removeprefix(self._keys.sessions)
+        self._by_mac.add(session.mac, name)
+        self._by_multi.add(session.multi, name)
+        self._by_nas.setdefault((session.source, name.partition("/")[0]), {})[name] = None
 
-    def claim(self, session: str, address: Prefix) -> None:
-        """Notes that a session claims an address, before it stands in Consul: a Stop may follow at once."""
-        self._sessions.setdefault(session, set()).add(address)
+    def _put_binding(self, key: str, binding: Binding, value: bytes, index: int) -> None:
+        self.drop(key)
+        self._bindings[key] = Record(value, index, binding.over())
+        for mac in binding.leases:
+            self._leased.add(mac, key.removeprefix(self._keys.bindings))
 
-    def unclaim(self, session: str, address: Prefix) -> None:
-        """Takes `claim` back, unless the binding of the address names the session."""
-        if session in self.get(address)[0].claims:
-            return
-        addresses = self._sessions.get(session, set())
-        addresses.discard(address)
-        if not addresses:
-            self._sessions.pop(session, None)
+    def _table(self, key: str) -> dict[str, Record]:
+        return self._sessions if key.startswith(self._keys.sessions) else self._bindings

@@ -1,33 +1,35 @@
-"""Events in, committed bindings out: the writing half of the registry.
+"""Events and leases in, committed sessions and bindings out: the writing half of the registry.
 
-An address always goes to the same lane, and a lane has one transaction in flight: that keeps the order per
-address and still fills Consul and its disk. While a transaction is in flight the next one gathers, so nothing
-waits for a timer. Whoever submits an event hears of it when Consul has committed it and the change feed has announced
-it, and only then.
+What concerns one station goes to the same lane, and a lane has one transaction in flight: that keeps its order and
+still fills Consul and its disk. While a transaction is in flight the next one gathers, so nothing waits for a timer.
+Whoever submits something hears of it when Consul has committed it and the change feed has announced it, and only then.
+
+Lanes may write to the same record, as may other bridges: every write is checked, and what fails is read and done
+again. What two writers learnt at the same moment, each without the other's, is made up for when they hear of it.
 """
 
 import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Final, NamedTuple, Self
+from math import inf
+from typing import Final, Self
 
 import structlog
 
-from radius_bridge.identity.bindings import EMPTY, Binding, apply
-from radius_bridge.identity.events import Event, Kind
-from radius_bridge.policy.members import Prefix, parse_prefix
+from radius_bridge.identity import engine
+from radius_bridge.identity.events import Event, Kind, Lease, Restart
 from radius_bridge.registry.announcer import Announcer
 from radius_bridge.registry.consul import Consul
-from radius_bridge.registry.errors import BadRecord, Conflict, Forbidden, NotRecorded, RegistryError
+from radius_bridge.registry.errors import Conflict, Forbidden, NotRecorded, RegistryError
 from radius_bridge.registry.feed import Change, Class
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.known import LIMIT, Known
-from radius_bridge.registry.kv import MAX_BYTES, MAX_OPS, Committed, Entry, Op
-from radius_bridge.registry.records import changes, decode_binding, members
+from radius_bridge.registry.kv import Committed, Entry
+from radius_bridge.registry.records import everybodys
+from radius_bridge.registry.turn import Added, MayBind, Overlay, Refresh, Turn, Work
 
 LAST_WORDS: Final = 4.0
 """Seconds that `close` leaves for what is to be announced."""
@@ -36,62 +38,46 @@ BACKOFF: Final = (0.05, 1.0)
 """First and longest pause (seconds, before jitter) after Consul failed."""
 
 IDENTITY_INTERVAL: Final = 0.05
-"""Seconds between two announcements of bindings: no answer waits for them."""
+"""Seconds between two announcements of sessions and bindings: no answer waits for them."""
 
 SLICE: Final = 500
-"""Bindings that are read between two turns of the event loop."""
+"""Records that are looked at between two turns of the event loop."""
 
 _log = structlog.get_logger(__name__)
 
 
 class _Ticket:
-    """One submitted event, until all its addresses are committed and announced."""
+    """One piece of work, until what it changes is committed and announced."""
 
-    __slots__ = ("deadline", "done", "event", "left")
+    __slots__ = ("deadline", "done", "keys", "work")
 
-    def __init__(self, event: Event, left: int, deadline: float, done: asyncio.Future[None]) -> None:
-        self.event = event
-        self.left = left
+    def __init__(self, work: Work, deadline: float, done: asyncio.Future[None] | None) -> None:
+        self.work = work
         self.deadline = deadline
         self.done = done
+        self.keys: set[str] = set()
+        """Of the records that it changed when it was last tried."""
 
 
-@dataclass(slots=True)
 class _Lane:
-    pending: dict[Prefix, list[_Ticket]] = field(default_factory=dict)
-    """What is to be committed, by address in the order of arrival; the transaction in flight included."""
-    doubtful: set[Prefix] = field(default_factory=set)
-    """Addresses to read before they are written again: a check failed, or an outcome is unknown."""
-    wake: asyncio.Event = field(default_factory=asyncio.Event)
-    failures: int = 0
-    """Transactions that failed one after the other, conflicts aside."""
+    __slots__ = ("doubtful", "failures", "pending", "wake")
 
-
-class _Part(NamedTuple):
-    """What one transaction does for one address."""
-
-    address: Prefix
-    tickets: int
-    """How many of the address's tickets it settles."""
-    after: Binding
-    ops: list[Op]
-
-
-@dataclass(frozen=True, slots=True)
-class _Settled:
-    """What a transaction did for one address, until it is announced."""
-
-    address: Prefix
-    index: int
-    """Of the commit."""
-    tickets: list[_Ticket]
+    def __init__(self) -> None:
+        self.pending: list[_Ticket] = []
+        """In the order of arrival; what is in the transaction in flight included."""
+        self.doubtful: set[str] = set()
+        """Keys to read before they are written again: a check failed, or an outcome is unknown."""
+        self.wake = asyncio.Event()
+        self.failures = 0
+        """Transactions that failed one after the other, conflicts aside."""
 
 
 class Lanes:
-    """Writes events to Consul. `run` does the work; `submit` may be called as soon as there is an event loop.
+    """Writes to Consul. `run` does the work; `submit` may be called as soon as there is an event loop.
 
     `counters` are for monitoring: `committed`, `not_recorded`, `overflow`, `overdue`, `transactions`,
-    `operations`, `conflicts`, `failures`, `forbidden`, `bad_records`, `unknown_stops`, `faults`.
+    `operations`, `conflicts`, `failures`, `forbidden`, `bad_records`, `unknown_stops`, `faults`, `quiet` (nothing to
+    write), `foreign` (of a session that is not the client's), `refreshed` (what followed from others' news).
     """
 
     def __init__(
@@ -104,10 +90,12 @@ class Lanes:
         queue_limit: int = 20_000,
         clock: Callable[[], float] = time.time,
         committed: Callable[[], None] = lambda: None,
+        may_bind: MayBind = lambda _source, _address: True,
     ) -> None:
         """`patience`: seconds after which an event that is still not committed is given up.
 
-        `committed` is called when Consul has committed a write.
+        `committed` is called when Consul has committed a write. `may_bind` is asked of addresses that no packet of the
+        client names: leased ones, and those that a roaming station keeps.
         """
         self._consul = consul
         self._keys = keys
@@ -115,14 +103,16 @@ class Lanes:
         self._queue_limit = queue_limit
         self._clock = clock
         self._committed = committed
+        self._may_bind = may_bind
         self._lanes = [_Lane() for _ in range(count)]
         self._open: set[_Ticket] = set()
+        self._refreshing: set[str] = set()
         self._closed = False
         self._tasks: list[asyncio.Task[None]] = []
         self._announcers: list[asyncio.Task[None]] = []
-        self._announced: dict[Prefix, int] = {}
-        """By address, the index of the commit that we announced last."""
-        self.known = Known()
+        self._announced: dict[str, int] = {}
+        """By key of a binding, the index of the commit that we announced last."""
+        self.known = Known(keys, bad_record=self._bad_record)
         self.access = Announcer(consul, keys, Class.BRIDGE, clock=clock)
         self.identity = Announcer(consul, keys, Class.IDENTITY, least_interval=IDENTITY_INTERVAL, clock=clock)
         self.counters: Counter[str] = Counter()
@@ -136,55 +126,45 @@ class Lanes:
         await self.close()
 
     async def load(self) -> None:
-        """Reads all bindings: a Stop without an address finds those of its session. Raises RegistryError."""
-        snapshot = await self._consul.read(self._keys.bindings, consistency="consistent")
-        for place, entry in enumerate(snapshot.entries):
-            self.learn(entry)
-            if place % SLICE == 0:
-                await asyncio.sleep(0)
+        """Reads all that is recorded, and does what was left undone. Raises RegistryError."""
+        learnt: list[str] = []
+        for prefix in (self._keys.restarts, self._keys.sessions, self._keys.bindings):
+            snapshot = await self._consul.read(prefix, consistency="consistent")
+            for place, entry in enumerate(snapshot.entries):
+                if self._take(entry):
+                    learnt.append(entry.key)
+                if place % SLICE == 0:
+                    await asyncio.sleep(0)
+        for start in range(0, len(learnt), SLICE):
+            self._reconsider(learnt[start : start + SLICE])
+            await asyncio.sleep(0)
         self.known.prune(self._clock())
 
-    def learn(self, entry: Entry) -> None:
-        """Takes note of a binding that somebody wrote, unless we know a newer one."""
-        try:
-            address = parse_prefix(entry.key.removeprefix(self._keys.bindings))
-        except ValueError as error:
-            self._bad_record(f"{entry.key}: no address ({error})")
-            return
-        if entry.modify_index > self.known.get(address)[1]:
-            self.known.put(address, self._binding(entry), entry.modify_index)
-            self._claim_pending(self._lane(address), address)
+    def learn(self, entries: Iterable[Entry]) -> None:
+        """Takes note of what somebody wrote, unless we know it newer; does what follows from it."""
+        self._reconsider([entry.key for entry in entries if self._take(entry)])
 
-    def submit(self, event: Event) -> asyncio.Future[None]:
-        """Takes an event to commit; a Stop ends its session on every address the session is known to claim.
+    def submit(self, event: Event | Restart) -> asyncio.Future[None]:
+        """Takes an event to commit.
 
-        The future is done when everything that the event changes is committed and announced (at once if it concerns no
-        address), or fails with NotRecorded when that did not succeed in time.
+        The future is done when everything that the event changes is committed and announced, or fails with
+        NotRecorded when that did not succeed in time. A restart ends sessions; it is done when all of them are.
         """
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        addresses = set(event.addresses)
-        if event.kind is Kind.STOP:
-            claimed = self.known.addresses(event.session)
-            addresses |= {each for each in claimed if event.within is None or each in event.within}
-            self.counters["unknown_stops"] += not addresses
-        if not addresses:
-            done.set_result(None)
-            return done
-        if self._closed or len(self._open) >= self._queue_limit:
-            self.counters["overflow"] += 1
-            return _fail(done, "shutting down" if self._closed else "the queue to Consul is full")
-        ticket = _Ticket(event, len(addresses), asyncio.get_running_loop().time() + self._patience, done)
-        self._open.add(ticket)
-        for address in addresses:
-            lane = self._lane(address)
-            lane.pending.setdefault(address, []).append(ticket)
-            lane.wake.set()
-            self.known.claim(event.session, address)
-        return done
+        if isinstance(event, Restart):
+            task = asyncio.create_task(self._restart(event), name="restart")
+            task.add_done_callback(_note_failed)
+            return task
+        if event.kind is Kind.STOP and not self.known.index(self._keys.session(event.session)):
+            self.counters["unknown_stops"] += 1
+        return self._enqueue(event, event.mac or event.session)
+
+    def submit_lease(self, lease: Lease) -> asyncio.Future[None]:
+        """Takes a lease to commit; the future is as that of `submit`."""
+        return self._enqueue(lease, lease.mac or str(lease.address))
 
     async def drain(self, timeout: float) -> bool:
         """Waits until all that was submitted is settled; False if that takes more than `timeout` seconds."""
-        waiting = [ticket.done for ticket in self._open]
+        waiting = [ticket.done for ticket in self._open if ticket.done is not None]
         if not waiting:
             return True
         _, left = await asyncio.wait(waiting, timeout=timeout)
@@ -205,6 +185,33 @@ class Lanes:
         for ticket in list(self._open):
             self._give_up(ticket, "shutting down")
 
+    def _enqueue(self, work: Work, station: str) -> asyncio.Future[None]:
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[None] = loop.create_future()
+        if self._closed or len(self._open) >= self._queue_limit:
+            self.counters["overflow"] += 1
+            return _fail(done, "shutting down" if self._closed else "the queue to Consul is full")
+        ticket = _Ticket(work, loop.time() + self._patience, done)
+        self._open.add(ticket)
+        self._queue(ticket, station)
+        return done
+
+    def _queue(self, ticket: _Ticket, station: str) -> None:
+        lane = self._lanes[hash(station) % len(self._lanes)]
+        lane.pending.append(ticket)
+        lane.wake.set()
+
+    async def _restart(self, restart: Restart) -> None:
+        """RFC 2866 §5.1. Sessions heard of later are ended by the record that this leaves."""
+        await self._enqueue(restart, restart.nas)
+        ends: list[asyncio.Future[None]] = []
+        for name in self.known.of_nas(restart.source, restart.nas):
+            session = self.known.session(name)
+            if session is not None and not session.end and session.at <= restart.at:
+                ends.append(self._enqueue(Refresh(name), session.mac or name))
+        if ends:
+            await asyncio.gather(*ends)
+
     async def _run(self, lane: _Lane) -> None:
         while True:
             await lane.wake.wait()
@@ -214,73 +221,95 @@ class Lanes:
 
     async def _turn(self, lane: _Lane) -> None:
         """One transaction of a lane, with whatever must be read before it."""
-        parts: list[_Part] = []
+        turn = Turn(self._keys, self.known, self._may_bind, self._clock())
+        tickets: list[_Ticket] = []
         try:
             if lane.doubtful:
                 await self._read_again(lane)
-            parts = self._next_parts(lane)
-            ops = [op for part in parts for op in part.ops]
-            self.counters["transactions"] += 1
-            self.counters["operations"] += len(ops)
-            done = await self._consul.transact(ops)
+            tickets = self._fill(lane, turn)
+            ops = turn.ops
+            done = Committed(0, {})
+            if ops:
+                self.counters["transactions"] += 1
+                self.counters["operations"] += len(ops)
+                done = await self._consul.transact(ops)
         except Conflict as conflict:
-            # Another bridge wrote, or the sweeper did. Nothing is wrong: read what failed, and build anew.
+            # Another writer was faster. Nothing is wrong: read what failed, and build anew.
             self.counters["conflicts"] += 1
-            lane.doubtful |= _addresses(parts, conflict.failed) or {part.address for part in parts}
+            lane.doubtful |= {turn.ops[place].key for place in conflict.failed} or set(turn.groups)
             self._give_up_overdue(lane)
         except Forbidden as forbidden:
             self.counters["forbidden"] += 1
             _log.error("Consul refuses to record", error=str(forbidden))
-            for address in _addresses(parts, forbidden.failed):
-                self._abandon(lane, address, lane.pending[address], "Consul's ACL refuses it")
+            refused = _records(turn, forbidden.failed)
+            for ticket in [each for each in tickets if not refused or each.keys & refused]:
+                self._abandon(lane, ticket, "Consul's ACL refuses it")
             await self._pause(lane)
         except RegistryError as error:
             self.counters["failures"] += 1
             if not lane.failures:
                 _log.warning("Consul fails, trying again", error=str(error))
-            lane.doubtful |= {part.address for part in parts}
+            lane.doubtful |= {*turn.groups, *turn.checked}
             await self._pause(lane)
-        except Exception:  # a fault of ours must cost the events that show it, not the lane and all that follow
+        except Exception:  # a fault of ours must cost what shows it, not the lane and all that follow
             self.counters["faults"] += 1
             _log.exception("cannot record")
-            for address in [part.address for part in parts] or list(lane.pending):
-                self._abandon(lane, address, lane.pending[address], "internal error")
+            for ticket in tickets or list(lane.pending):
+                self._abandon(lane, ticket, "internal error")
         else:
             lane.failures = 0
             if done.index:
                 self._committed()
-            self._announce([self._settle(lane, part, done) for part in parts], parts)
-            self.known.prune(self._clock())
+            self._settle(lane, turn, tickets, done)
 
-    def _next_parts(self, lane: _Lane) -> list[_Part]:
-        """As many pending addresses as fit into one transaction, the events of each made into one change."""
-        parts: list[_Part] = []
-        count, size = 0, len("[]")
-        now = self._clock()
-        for address, tickets in lane.pending.items():
-            before, index = self.known.get(address)
-            after = before
-            for ticket in tickets:
-                after = apply(after, ticket.event, now)
-            ops = changes(self._keys, address, before, after, index)
-            count += len(ops)
-            size += sum(op.size for op in ops)
-            if parts and (count > MAX_OPS or size > MAX_BYTES):
+    def _fill(self, lane: _Lane, turn: Turn) -> list[_Ticket]:
+        """Adds what waits to the turn, as much as fits; gives what will be done when that is committed."""
+        tickets: list[_Ticket] = []
+        for ticket in list(lane.pending):
+            try:
+                added, ticket.keys = turn.add(ticket.work)
+            except Exception:  # as in `_turn`: only this one is to suffer
+                self.counters["faults"] += 1
+                _log.exception("cannot record", session=getattr(ticket.work, "session", ""))
+                self._abandon(lane, ticket, "internal error")
+                continue
+            if added in (Added.PARTLY, Added.FULL):
                 break
-            parts.append(_Part(address, len(tickets), after, ops))
-        return parts
+            if added is Added.QUIET:
+                self.counters["quiet"] += 1
+                doubtful = self._not_announced_by_us(ticket.work)
+                if not turn.has_room(len(doubtful)):
+                    break
+                for key in doubtful:
+                    turn.check(key)
+                ticket.keys = set(doubtful)
+            self.counters["foreign"] += added is Added.FOREIGN
+            tickets.append(ticket)
+        return tickets
+
+    def _not_announced_by_us(self, work: Work) -> list[str]:
+        """The records that work is to be answered for that changes nothing: their writer may have died before
+        announcing them.
+        """
+        if isinstance(work, Restart):
+            return []
+        if isinstance(work, Lease):
+            records = bindings = [self._keys.binding(work.address)]
+        else:
+            session = self.known.session(work.session)
+            bindings = [self._keys.binding(address) for address in (() if session is None else session.claimed)]
+            records = [self._keys.session(work.session), *bindings]
+        return [] if all(self._announced.get(key, 0) == self.known.index(key) for key in bindings) else records
 
     async def _read_again(self, lane: _Lane) -> None:
-        doubtful = [address for address in lane.doubtful if address in lane.pending]
-        keys = {self._keys.binding(address): address for address in doubtful}
+        keys = list(lane.doubtful)
         entries = await self._consul.get_many(keys, consistent=True)
-        for key, address in keys.items():
+        for key in keys:
             entry = entries.get(key)
             if entry is None:
-                self.known.drop(address)
+                self.known.drop(key)
             else:
-                self.known.put(address, self._binding(entry), entry.modify_index)
-            self._claim_pending(lane, address)
+                self.known.put(key, entry.value, entry.modify_index)
         lane.doubtful.clear()
 
     async def _pause(self, lane: _Lane) -> None:
@@ -291,119 +320,146 @@ class Lanes:
         lane.failures = min(lane.failures + 1, 16)
         await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - spreads retries, protects nothing
 
-    def _settle(self, lane: _Lane, part: _Part, done: Committed) -> _Settled:
-        """The first tickets of an address are committed; later ones take their turn at the end."""
-        cas = part.ops[0]
-        if cas.writes:
-            index = done.modified[cas.key]
-            self.known.put(part.address, part.after, index)
-        else:
-            index = cas.index
-        tickets = lane.pending.pop(part.address)
-        if len(tickets) > part.tickets:
-            lane.pending[part.address] = tickets[part.tickets :]
-            self._claim_pending(lane, part.address)
-        return _Settled(part.address, index, tickets[: part.tickets])
-
-    def _announce(self, settled: Sequence[_Settled], parts: Sequence[_Part]) -> None:
-        """Has announced what was committed; whoever submitted it hears of it then.
+    def _settle(self, lane: _Lane, turn: Turn, tickets: Sequence[_Ticket], done: Committed) -> None:
+        """Takes note of what is committed, and has it announced; whoever submitted it hears of it then.
 
         Where nothing was left to commit, its writer may have died before announcing it: that is made up for.
         """
         access: list[Change] = []
         identity: list[Change] = []
-        for each, part in zip(settled, parts, strict=True):
-            if each.index == self._announced.get(each.address, 0):
-                continue
-            access += [
-                Change(key, value, each.index)
-                for key, value in members(self._keys, each.address, part.after, part.ops).items()
-            ]
-            if part.ops[0].writes:
-                identity.append(Change(part.ops[0].key, part.ops[0].value, each.index))
+        bindings: dict[str, int] = {}
+        for key, ops in turn.groups.items():
+            index = done.modified[key]
+            if index > self.known.index(key):
+                self.known.put(key, ops[0].value, index)
+            identity.append(Change(key, ops[0].value, index))
+            if key.startswith(self._keys.bindings):
+                bindings[key] = index
+            access += [Change(op.key, op.value if op.verb == "set" else None, index) for op in ops[1:]]
+        now = self._clock()
+        for key in turn.checked:
+            index = self.known.index(key)
+            if index and key.startswith(self._keys.bindings) and self._announced.get(key, 0) != index:
+                bindings[key] = index
+                address = key.removeprefix(self._keys.bindings)
+                left = everybodys(self._keys, address, self.known.binding(address), now)
+                access += [Change(member, value, index) for member, value in left.items()]
+        settled = set(tickets)
+        lane.pending = [ticket for ticket in lane.pending if ticket not in settled]
         self.identity.announce(identity)
         announced = self.access.announce(access)
         if announced.done():
-            self._acknowledge(settled, None, announced)
-            return
-        deadline = max(ticket.deadline for each in settled for ticket in each.tickets)
-        timer = asyncio.get_running_loop().call_at(deadline, self._not_announced, settled)
-        announced.add_done_callback(partial(self._acknowledge, settled, timer))
+            self._acknowledge(tickets, bindings, None, announced)
+        else:
+            loop = asyncio.get_running_loop()
+            deadline = min(loop.time() + self._patience, max((each.deadline for each in tickets), default=inf))
+            timer = loop.call_at(deadline, self._not_announced, tickets)
+            announced.add_done_callback(partial(self._acknowledge, tickets, bindings, timer))
+        self._reconsider(turn.groups)
+        self.known.prune(now)
 
     def _acknowledge(
-        self, settled: Sequence[_Settled], timer: asyncio.TimerHandle | None, announced: asyncio.Future[None]
+        self,
+        tickets: Sequence[_Ticket],
+        bindings: dict[str, int],
+        timer: asyncio.TimerHandle | None,
+        announced: asyncio.Future[None],
     ) -> None:
         if timer is not None:
             timer.cancel()
         if announced.exception() is not None:
-            self._not_announced(settled)
+            self._not_announced(tickets)
             return
-        for each in settled:
-            self._announced.pop(each.address, None)
-            self._announced[each.address] = each.index
-            for ticket in each.tickets:
-                ticket.left -= 1
-                if ticket.left == 0 and ticket in self._open:
-                    self._open.remove(ticket)
-                    self.counters["committed"] += 1
-                    if not ticket.done.done():  # whoever asked may have gone
-                        ticket.done.set_result(None)
+        for key, index in bindings.items():
+            self._announced.pop(key, None)
+            self._announced[key] = index
         while len(self._announced) > LIMIT:
             del self._announced[next(iter(self._announced))]
+        for ticket in tickets:
+            if isinstance(ticket.work, Refresh) and ticket.done is None:
+                self._refreshing.discard(ticket.work.session)
+                self.counters["refreshed"] += 1
+            elif ticket in self._open:
+                self._open.remove(ticket)
+                self.counters["committed"] += 1
+                if ticket.done is not None and not ticket.done.done():  # whoever asked may have gone
+                    ticket.done.set_result(None)
 
-    def _not_announced(self, settled: Sequence[_Settled]) -> None:
-        for each in settled:
-            for ticket in each.tickets:
-                self._give_up(ticket, f"committed, but not announced within {self._patience:g} s")
+    def _not_announced(self, tickets: Sequence[_Ticket]) -> None:
+        for ticket in tickets:
+            self._give_up(ticket, f"committed, but not announced within {self._patience:g} s")
 
-    def _lane(self, address: Prefix) -> _Lane:
-        return self._lanes[hash(address) % len(self._lanes)]
+    def _take(self, entry: Entry) -> bool:
+        """Takes note of a record; False if we know it newer."""
+        if entry.key.endswith("/") or entry.modify_index <= self.known.index(entry.key):
+            return False
+        self.known.put(entry.key, entry.value, entry.modify_index)
+        return True
 
-    def _claim_pending(self, lane: _Lane, address: Prefix) -> None:
-        """What is pending claims its address, whatever was learnt of it meanwhile."""
-        for ticket in lane.pending.get(address, ()):
-            self.known.claim(ticket.event.session, address)
+    def _reconsider(self, keys: Iterable[str]) -> None:
+        """Refreshes the sessions that lack something which follows from these records."""
+        affected: dict[str, None] = {}
+        for key in keys:
+            if key.startswith(self._keys.sessions):
+                name = key.removeprefix(self._keys.sessions)
+                session = self.known.session(name)
+                if session is not None:
+                    affected[name] = None
+                    affected |= dict.fromkeys(self.known.kin(name, session))
+            elif key.startswith(self._keys.bindings):
+                for mac in self.known.binding(key.removeprefix(self._keys.bindings)).leases:
+                    affected |= dict.fromkeys(self.known.stations(mac))
+            else:
+                source, _, nas = key.removeprefix(self._keys.restarts).partition("/")
+                affected |= dict.fromkeys(self.known.of_nas(source, nas))
+        for name in affected:
+            self._refresh_if_needed(name)
+
+    def _refresh_if_needed(self, name: str) -> None:
+        session = self.known.session(name)
+        if session is None or name in self._refreshing or self._closed:
+            return
+        if not (
+            self.known.leases(session.mac)
+            or self.known.kin(name, session)
+            or self.known.restarts(session.source, name.partition("/")[0])
+        ):
+            return
+        trial = Overlay(self.known, self._may_bind)
+        engine.refresh(trial, name, self._clock())
+        if (trial.sessions or trial.bindings) and len(self._refreshing) < self._queue_limit:
+            self._refreshing.add(name)
+            self._queue(_Ticket(Refresh(name), inf, None), session.mac or name)
 
     def _give_up_overdue(self, lane: _Lane) -> None:
         now = asyncio.get_running_loop().time()
-        for address, tickets in list(lane.pending.items()):
-            overdue = [ticket for ticket in tickets if ticket.deadline <= now]
-            if overdue:
-                self.counters["overdue"] += len(overdue)
-                self._abandon(lane, address, overdue, f"not committed within {self._patience:g} s")
+        for ticket in [each for each in lane.pending if each.deadline <= now]:
+            self.counters["overdue"] += 1
+            self._abandon(lane, ticket, f"not committed within {self._patience:g} s")
 
-    def _abandon(self, lane: _Lane, address: Prefix, tickets: list[_Ticket], why: str) -> None:
-        kept = [ticket for ticket in lane.pending.pop(address) if ticket not in tickets]
-        if kept:
-            lane.pending[address] = kept
-        for ticket in tickets:
-            if all(other.event.session != ticket.event.session for other in kept):
-                self.known.unclaim(ticket.event.session, address)
-            self._give_up(ticket, why)
+    def _abandon(self, lane: _Lane, ticket: _Ticket, why: str) -> None:
+        if ticket in lane.pending:
+            lane.pending.remove(ticket)
+        self._give_up(ticket, why)
 
     def _give_up(self, ticket: _Ticket, why: str) -> None:
+        if isinstance(ticket.work, Refresh):
+            self._refreshing.discard(ticket.work.session)
         if ticket in self._open:
             self._open.remove(ticket)
             self.counters["not_recorded"] += 1
-            _fail(ticket.done, why)
-
-    def _binding(self, entry: Entry) -> Binding:
-        """The binding in an entry; EMPTY for one that cannot be read: the next event writes a good one."""
-        try:
-            return decode_binding(entry.key, entry.value)
-        except BadRecord as error:
-            self._bad_record(str(error))
-            return EMPTY
+            if ticket.done is not None:
+                _fail(ticket.done, why)
 
     def _bad_record(self, message: str) -> None:
         self.counters["bad_records"] += 1
         _log.error("unreadable record in Consul", error=message)
 
 
-def _addresses(parts: list[_Part], positions: frozenset[int]) -> set[Prefix]:
-    """The addresses whose operations stand at these positions of the transaction made of `parts`."""
-    owners = [part.address for part in parts for _ in part.ops]
-    return {owners[position] for position in positions}
+def _records(turn: Turn, positions: frozenset[int]) -> set[str]:
+    """The keys of the records to which the operations at these positions belong."""
+    owners = [key for key, ops in turn.groups.items() for _ in ops]
+    return {owners[position] for position in positions if position < len(owners)}
 
 
 def _fail(done: asyncio.Future[None], why: str) -> asyncio.Future[None]:
@@ -411,3 +467,8 @@ def _fail(done: asyncio.Future[None], why: str) -> asyncio.Future[None]:
         done.set_exception(NotRecorded(why))
         done.exception()  # whoever asked may have gone: that is no error to log
     return done
+
+
+def _note_failed(done: asyncio.Future[None]) -> None:
+    if not done.cancelled():
+        done.exception()

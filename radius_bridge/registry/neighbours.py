@@ -1,4 +1,4 @@
-"""What other bridges bind: so that a Stop without an address finds what a Start on another bridge bound."""
+"""What other bridges record: so that a session on one, and its Stop, or the lease of its address, on another meet."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ from radius_bridge.registry.lanes import Lanes
 from radius_bridge.registry.poll import BACKOFF, Poll, backoff
 
 SPREAD: Final = 2.0
-"""Seconds over which bridges spread their reads of all bindings after a gap."""
+"""Seconds over which bridges spread their reads of everything after a gap."""
 
 PAUSE: Final = 30.0
 """Seconds between two of them, at least: what lanes know is only a hint."""
@@ -25,7 +25,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Neighbours:
-    """Tells the lanes of every binding that the identity feed announces; `run` does the work."""
+    """Tells the lanes of every session, binding and restart that the identity feed announces; `run` does the work."""
 
     def __init__(self, consul: Consul, keys: Keys, lanes: Lanes) -> None:
         self._lanes = lanes
@@ -35,24 +35,28 @@ class Neighbours:
 
     async def run(self) -> None:
         """Follows until cancelled; errors of Consul are counted, logged and waited out."""
-        self._missed.set()  # what was bound between the lanes' own first reading and our first look
+        self._missed.set()  # what was recorded between the lanes' own first reading and our first look
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._follow(), name="identity feed")
-                tasks.create_task(self._load(), name="bindings")
+                tasks.create_task(self._load(), name="everything")
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
 
     async def _follow(self) -> None:
         async for news in self._poll.news():
-            for change in news.changes:
-                if change.value is not None:
-                    self._lanes.learn(Entry(change.key, change.index, raw=change.value))
+            self._lanes.learn(
+                [
+                    Entry(change.key, change.index, raw=change.value)
+                    for change in news.changes
+                    if change.value is not None
+                ]
+            )
             if news.gaps or news.again or news.rewound or news.missed:
                 self._missed.set()
 
     async def _load(self) -> None:
-        """Reads all bindings again whenever some may have been missed."""
+        """Reads everything again whenever some may have been missed."""
         failures = 0
         while True:
             await self._missed.wait()
@@ -62,7 +66,7 @@ class Neighbours:
             try:
                 await self._lanes.load()
             except RegistryError as error:
-                _log.warning("bindings not read", error=str(error))
+                _log.warning("sessions and bindings not read", error=str(error))
                 self._missed.set()
                 await asyncio.sleep(backoff(failures, BACKOFF))
                 failures += 1

@@ -1,18 +1,23 @@
-"""The records kept in Consul, and the operations that an event makes of them. Pure."""
+"""The records kept in Consul, and the operations that take a binding from one state to the next. Pure."""
 
-from collections.abc import Sequence
+from functools import lru_cache
+from typing import TypeVar
 
 import msgspec
 
 from radius_bridge.identity.bindings import Binding
+from radius_bridge.identity.events import Restart
+from radius_bridge.identity.sessions import Session
 from radius_bridge.policy.expiry import format_expiry
-from radius_bridge.policy.members import Prefix, user_group
+from radius_bridge.policy.members import GroupRef, user_group
 from radius_bridge.registry.errors import BadRecord
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Op
 
 SCHEMA = 1
 """The version of the key space that this program reads and writes."""
+
+T = TypeVar("T")
 
 
 class Meta(msgspec.Struct, frozen=True):
@@ -23,62 +28,89 @@ class Meta(msgspec.Struct, frozen=True):
     """Tells one life of the registry from the next: drawn at random when the sentinel is first written."""
 
 
+class Restarted(msgspec.Struct, frozen=True, gc=False):
+    """When a NAS restarted last: `at` by its own clock, `heard` by ours (epoch seconds)."""
+
+    at: float
+    heard: float
+
+
 _binding_decoder = msgspec.json.Decoder(Binding)
+_session_decoder = msgspec.json.Decoder(Session)
+_restart_decoder = msgspec.json.Decoder(Restarted)
 _meta_decoder = msgspec.json.Decoder(Meta)
 _encoder = msgspec.json.Encoder()
 
 
-def encode(record: Binding | Meta) -> bytes:
+def encode(record: Binding | Session | Restarted | Meta) -> bytes:
     """The value kept in Consul for a record."""
     return _encoder.encode(record)
 
 
 def decode_binding(key: str, value: bytes) -> Binding:
     """Reads a binding. Raises BadRecord, naming the key, if the value is none."""
-    try:
-        return _binding_decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRecord(f"{key}: no binding record ({error})") from None
+    return _decoded(_binding_decoder, key, value, "binding")
+
+
+def decode_session(key: str, value: bytes) -> Session:
+    """Reads a session. Raises BadRecord, naming the key, if the value is none."""
+    return _decoded(_session_decoder, key, value, "session")
+
+
+def decode_restart(keys: Keys, key: str, value: bytes) -> Restart:
+    """Reads a restart. Raises BadRecord, naming the key, if that or the value is none."""
+    source, slash, nas = key.removeprefix(keys.restarts).partition("/")
+    if not slash:
+        raise BadRecord(f"{key}: names no client and NAS")
+    found = _decoded(_restart_decoder, key, value, "restart")
+    return Restart(source, nas, found.at, found.heard)
 
 
 def decode_meta(key: str, value: bytes) -> Meta:
     """Reads the sentinel. Raises BadRecord, naming the key, if the value is none or of another schema."""
-    try:
-        meta = _meta_decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BadRecord(f"{key}: no meta record ({error})") from None
+    meta = _decoded(_meta_decoder, key, value, "meta")
     if meta.schema != SCHEMA:
         raise BadRecord(f"{key}: schema {meta.schema}; this program knows {SCHEMA}: update it")
     return meta
 
 
-def changes(keys: Keys, address: Prefix, before: Binding, after: Binding, index: int) -> list[Op]:
+def changes(keys: Keys, address: str, before: Binding, after: Binding, index: int, now: float) -> list[Op]:
     """The operations that take the record of `address` from `before` (whose modify index is `index`) to `after`.
 
-    In one transaction they move the address between the groups of its users. If nothing changes, what is left
-    is to check that `before` still holds: an answer given on it must be true though other bridges write too.
+    In one transaction they move the address between the groups of its users. What has expired is left to the sweeper.
     """
-    key = keys.binding(address)
-    if after == before:
-        return [Op.check(key, index)]
-    ops = [Op.cas(key, encode(after), index)]
-    if before.owner and before.owner != after.owner:
-        ops.append(Op.delete(keys.group_member(user_group(before.owner), address)))
-    if after.owner:
-        ops.append(Op.set(keys.group_member(user_group(after.owner), address), format_expiry(after.expires)))
+    old, new = members(keys, address, before, now), members(keys, address, after, now)
+    ops = [Op.cas(keys.binding(address), _encoder.encode(after), index)]
+    ops += [Op.delete(key) for key in old if key not in new]
+    ops += [Op.set(key, value) for key, value in new.items() if old.get(key) != value]
     return ops
 
 
-def members(keys: Keys, address: Prefix, after: Binding, ops: Sequence[Op]) -> dict[str, bytes | None]:
-    """The group members that `ops` (made by `changes`) left, by key; None: gone.
+def members(keys: Keys, address: str, binding: Binding, now: float) -> dict[str, bytes]:
+    """The group members that stand for a binding: key and expiry."""
+    holding = binding.holding(now)
+    if not holding.user:
+        return {}
+    groups = {keys.group_member(_user_group(holding.user), address): format_expiry(holding.expires)}
+    for group, expires in holding.groups.items():
+        groups[keys.group_member(GroupRef(group), address)] = format_expiry(expires)
+    return groups
 
-    If `ops` changed nothing: what stands there, and what is no longer there of those who once claimed the address.
-    """
-    if ops[0].writes:
-        return {op.key: op.value if op.verb == "set" else None for op in ops[1:]}
-    left: dict[str, bytes | None] = {
-        keys.group_member(user_group(claim.user), address): None for claim in after.claims.values()
-    }
-    if after.owner:
-        left[keys.group_member(user_group(after.owner), address)] = format_expiry(after.expires)
-    return left
+
+def everybodys(keys: Keys, address: str, binding: Binding, now: float) -> dict[str, bytes | None]:
+    """What stands for a binding, and what does no longer of those who once claimed its address (None: gone)."""
+    left: dict[str, bytes | None] = {}
+    for claim in binding.claims.values():
+        left[keys.group_member(_user_group(claim.user), address)] = None
+        left |= {keys.group_member(GroupRef(group), address): None for group in claim.groups}
+    return left | members(keys, address, binding, now)
+
+
+_user_group = lru_cache(maxsize=65536)(user_group)
+
+
+def _decoded(decoder: msgspec.json.Decoder[T], key: str, value: bytes, what: str) -> T:
+    try:
+        return decoder.decode(value)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadRecord(f"{key}: no {what} record ({error})") from None

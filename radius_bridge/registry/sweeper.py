@@ -13,13 +13,14 @@ from typing import Final
 
 import structlog
 
+from radius_bridge.identity.sessions import RETENTION
 from radius_bridge.policy.expiry import is_over, parse_expiry
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import BadRecord, Conflict, Forbidden, RegistryError
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import MAX_OPS, Entry, Op
 from radius_bridge.registry.leader import Leadership, LeadershipLost
-from radius_bridge.registry.records import decode_binding
+from radius_bridge.registry.records import decode_binding, decode_restart, decode_session
 
 PAUSE: Final = 2.0
 """Seconds between two readings of one prefix, at least."""
@@ -30,8 +31,8 @@ WAIT: Final = 30.0
 FAILURE_PAUSE: Final = 5.0
 """Seconds before a prefix is read again after an error."""
 
-BINDINGS_PAUSE: Final = 60.0
-"""Seconds between two readings of the bindings: nobody's access hangs on when they are forgotten."""
+RECORDS_PAUSE: Final = 60.0
+"""Seconds between two readings of sessions and bindings: nobody's access hangs on when they are forgotten."""
 
 PACE: Final = 20_000
 """Entries per second that are read on average, at most: a large prefix is read less often."""
@@ -67,19 +68,27 @@ def sweep_links(entries: Iterable[Entry], now: float) -> Sweep:
     return Sweep(over, next_due, unreadable)
 
 
-def sweep_bindings(entries: Iterable[Entry], now: float) -> Sweep:
-    """What to remove of the bindings: those that no late packet could contradict any more. Pure."""
+def sweep_records(keys: Keys, entries: Iterable[Entry], now: float) -> Sweep:
+    """What to remove of sessions, bindings and restarts: those that no late packet could contradict any more. Pure."""
     over: list[Op] = []
     unreadable = 0
     for entry in entries:
         try:
-            binding = decode_binding(entry.key, entry.value)
+            is_over = _is_forgettable(keys, entry, now)
         except BadRecord:
             unreadable += 1
             continue
-        if binding.is_forgettable(now):
+        if is_over:
             over.append(Op.delete_cas(entry.key, entry.modify_index))
     return Sweep(over, inf, unreadable)
+
+
+def _is_forgettable(keys: Keys, entry: Entry, now: float) -> bool:
+    if entry.key.startswith(keys.sessions):
+        return decode_session(entry.key, entry.value).over() <= now
+    if entry.key.startswith(keys.restarts):
+        return decode_restart(keys, entry.key, entry.value).heard + RETENTION <= now
+    return decode_binding(entry.key, entry.value).is_forgettable(now)
 
 
 class Sweeper:
@@ -102,7 +111,8 @@ class Sweeper:
             async with asyncio.TaskGroup() as tasks:
                 for prefix in (self._keys.groups, self._keys.services, self._keys.sets):
                     tasks.create_task(self._follow(prefix, leadership), name=f"sweep {prefix}")
-                tasks.create_task(self._sweep_bindings(leadership), name="sweep bindings")
+                for prefix in (self._keys.sessions, self._keys.bindings, self._keys.restarts):
+                    tasks.create_task(self._sweep_records(prefix, leadership), name=f"sweep {prefix}")
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
 
@@ -124,16 +134,18 @@ class Sweeper:
             await asyncio.sleep(max(PAUSE, len(snapshot.entries) / PACE))
             wait = max(0.001, min(WAIT, sweep.next_due - self._clock()))
 
-    async def _sweep_bindings(self, leadership: Leadership) -> None:
+    async def _sweep_records(self, prefix: str, leadership: Leadership) -> None:
         while True:
+            read = 0
             try:
-                snapshot = await self._consul.read(self._keys.bindings)
-                sweep = sweep_bindings(snapshot.entries, self._clock())
-                self.counters[f"unreadable {self._keys.bindings}"] = sweep.unreadable
+                snapshot = await self._consul.read(prefix)
+                read = len(snapshot.entries)
+                sweep = sweep_records(self._keys, snapshot.entries, self._clock())
+                self.counters[f"unreadable {prefix}"] = sweep.unreadable
                 await self.remove(sweep.over, leadership)
             except RegistryError as error:
-                self._note_failure(self._keys.bindings, error)
-            await asyncio.sleep(BINDINGS_PAUSE)
+                self._note_failure(prefix, error)
+            await asyncio.sleep(max(RECORDS_PAUSE, read / PACE))
 
     async def remove(self, ops: list[Op], leadership: Leadership) -> None:
         """Carries out removals, but for those that no longer hold or are not allowed, while we lead.
@@ -169,7 +181,8 @@ class Sweeper:
     def _note_refusal(self, ops: list[Op], forbidden: Forbidden) -> None:
         """Engineers may keep the bridge's token from what is theirs: that is said once for each prefix."""
         self.counters["forbidden"] += len(forbidden.failed)
-        prefixes = (self._keys.groups, self._keys.services, self._keys.sets, self._keys.bindings)
+        ours = (self._keys.bindings, self._keys.sessions, self._keys.restarts)
+        prefixes = (self._keys.groups, self._keys.services, self._keys.sets, *ours)
         refused = {p for p in prefixes for place in forbidden.failed if ops[place - 1].key.startswith(p)}
         if refused - self._refused:
             self._refused |= refused

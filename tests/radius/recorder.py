@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Callable
 
-from radius_bridge.identity.events import Event
+from radius_bridge.identity.events import Event, Restart
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -19,10 +19,10 @@ class Recorder:
     """Takes events; the test says what becomes of them."""
 
     def __init__(self) -> None:
-        self.events: list[Event] = []
+        self.events: list[Event | Restart] = []
         self.futures: list[asyncio.Future[None]] = []
 
-    def submit(self, event: Event) -> asyncio.Future[None]:
+    def submit(self, event: Event | Restart) -> asyncio.Future[None]:
         """What the service calls."""
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.events.append(event)

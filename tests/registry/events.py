@@ -13,7 +13,11 @@ def event(
     at: float,
     *addresses: Prefix,
     session: str = "",
-    lease: float = 3600.0,
+    lease: int = 3600,
+    mac: str = "",
+    multi: str = "",
+    groups: tuple[str, ...] = (),
+    source: str = "127.0.0.1",
 ) -> Event:
     """What a NAS reports at `at` (epoch seconds); the session is the user's only one unless it is named."""
     return Event(
@@ -22,7 +26,12 @@ def event(
         session=session or f"nas/{user}",
         addresses=addresses,
         at=at,
-        started=at,
-        expires=at + lease,
-        source="127.0.0.1",
+        heard=at,
+        started=0.0 if kind is Kind.STOP else at,
+        source=source,
+        lease=lease,
+        longest=86400,
+        mac=mac,
+        multi=multi,
+        groups=groups,
     )

@@ -1,65 +1,97 @@
-from radius_bridge.identity.bindings import EMPTY, RETENTION, Binding, apply
-from radius_bridge.identity.events import Kind
-from radius_bridge.policy.members import Prefix
+from radius_bridge.identity.bindings import EMPTY, Binding, Claim, Leased
+from radius_bridge.identity.sessions import RETENTION, Session
+from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.known import Known
-from tests.registry.events import ADDRESS, OTHER, event
+from radius_bridge.registry.records import Restarted, encode
 
 NOW = 1_800_000_000.0
+KEYS = Keys()
+MAC = "02:00:00:00:00:01"
 
 
-def login(user: str, at: float = NOW) -> Binding:
-    return apply(EMPTY, event(Kind.START, user, at, ADDRESS), at)
+def session(user: str = "alice", at: float = NOW, mac: str = MAC, multi: str = "", **more: float) -> Session:
+    return Session(user, at, at, at, "campus", 3600, 3600, mac=mac, multi=multi, **more)  # type: ignore[arg-type]
 
 
-def test_an_address_nobody_spoke_of_is_empty_and_has_no_record() -> None:
-    assert Known().get(ADDRESS) == (EMPTY, 0)
+def put(known: Known, name: str, what: Session, index: int = 1) -> None:
+    known.put(KEYS.session(name), encode(what), index)
 
 
-def test_a_session_leads_to_its_addresses() -> None:
-    known = Known()
-    known.put(ADDRESS, login("alice"), 5)
-    known.put(OTHER, login("alice"), 6)
-    assert known.get(ADDRESS) == (login("alice"), 5)
-    assert known.addresses("nas/alice") == {ADDRESS, OTHER}
-    assert known.addresses("nas/bob") == frozenset()
+def test_what_nobody_spoke_of_is_empty_and_has_no_record() -> None:
+    known = Known(KEYS)
+    assert known.binding("192.0.2.1") == EMPTY
+    assert known.session("nas/1") is None
+    assert known.index(KEYS.binding("192.0.2.1")) == known.index(KEYS.session("nas/1")) == 0
 
 
-def test_a_claim_counts_before_it_is_committed_and_not_after_it_was_taken_back() -> None:
-    known = Known()
-    known.claim("nas/alice", ADDRESS)
-    assert known.addresses("nas/alice") == {ADDRESS}
-    known.unclaim("nas/alice", ADDRESS)
-    assert known.addresses("nas/alice") == frozenset()
+def test_a_mac_address_leads_to_its_sessions_and_leases() -> None:
+    known = Known(KEYS)
+    put(known, "nas/1", session())
+    put(known, "nas/2", session("bob"))
+    known.put(KEYS.binding("192.0.2.1"), encode(Binding({}, {MAC: Leased(NOW, NOW, NOW + 60)})), 3)
+    assert known.stations(MAC) == ("nas/1", "nas/2")
+    assert known.leases(MAC) == ("192.0.2.1",)
+    known.drop(KEYS.session("nas/1"))
+    known.drop(KEYS.binding("192.0.2.1"))
+    assert (known.stations(MAC), known.leases(MAC)) == (("nas/2",), ())
 
 
-def test_a_committed_claim_is_not_taken_back() -> None:
-    known = Known()
-    known.put(ADDRESS, login("alice"), 5)
-    known.unclaim("nas/alice", ADDRESS)
-    assert known.addresses("nas/alice") == {ADDRESS}
+def test_kin_have_a_mac_address_or_a_multi_session_id_in_common() -> None:
+    known = Known(KEYS)
+    put(known, "nas/1", session(mac="", multi="m"))
+    put(known, "nas/2", session())
+    put(known, "nas/3", session(mac="02:00:00:00:00:09"))
+    assert known.kin("nas/4", session(multi="m")) == ["nas/2", "nas/1"]
+    assert known.kin("nas/2", session(mac="")) == []
 
 
-def test_an_address_whose_record_is_gone_is_forgotten() -> None:
-    known = Known()
-    known.put(ADDRESS, login("alice"), 5)
-    known.drop(ADDRESS)
-    assert known.get(ADDRESS) == (EMPTY, 0)
-    assert known.addresses("nas/alice") == frozenset()
+def test_a_nas_leads_to_its_sessions_and_a_client_to_those_of_all() -> None:
+    known = Known(KEYS)
+    for name in ("a/1", "a/2", "b/1"):
+        put(known, name, session())
+    assert known.of_nas("campus", "a") == ["a/1", "a/2"]
+    assert known.of_nas("campus", "") == ["a/1", "a/2", "b/1"]
+    assert known.of_nas("branch", "a") == []
+
+
+def test_the_restarts_of_a_nas_are_its_own_and_those_of_its_client() -> None:
+    known = Known(KEYS)
+    known.put(KEYS.restart("campus", "a"), encode(Restarted(NOW, NOW)), 1)
+    known.put(KEYS.restart("campus", ""), encode(Restarted(NOW, NOW)), 2)
+    known.put(KEYS.restart("branch", "a"), encode(Restarted(NOW, NOW)), 3)
+    assert {each.nas for each in known.restarts("campus", "a")} == {"a", ""}
+    assert {each.nas for each in known.restarts("campus", "b")} == {""}
+
+
+def test_a_record_that_cannot_be_read_is_told_and_counts_as_empty() -> None:
+    told: list[str] = []
+    known = Known(KEYS, bad_record=told.append)
+    known.put(KEYS.session("nas/1"), b"?", 7)
+    known.put(KEYS.binding("192.0.2.1"), b"?", 8)
+    known.put(f"{KEYS.bindings}nowhere", b"{}", 9)
+    known.put(f"{KEYS.restarts}nobody", b"{}", 10)
+    assert len(told) == 4
+    assert known.session("nas/1") is None
+    assert known.index(KEYS.session("nas/1")) == 7, "so that the next event can replace it"
+    assert known.binding("192.0.2.1") == EMPTY
 
 
 def test_beyond_the_limit_the_longest_unchanged_goes_first() -> None:
-    known = Known(limit=3)
-    addresses = [Prefix(4, number, 32) for number in range(5)]
-    for index, address in enumerate(addresses, 1):
-        known.put(address, login(f"user{address.number}"), index)
+    known = Known(KEYS, limit=3)
+    for number in range(5):
+        put(known, f"nas/{number}", session(mac=f"mac{number}"))
+    put(known, "nas/2", session(mac="mac2"), 9)
     known.prune(NOW)
-    assert [known.get(address)[1] for address in addresses] == [0, 0, 3, 4, 5]
-    assert known.addresses("nas/user0") == frozenset()
+    assert [number for number in range(5) if known.session(f"nas/{number}")] == [2, 3, 4]
+    assert known.stations("mac0") == ()
 
 
 def test_what_no_late_packet_can_contradict_makes_room_by_itself() -> None:
-    known = Known()
-    known.put(ADDRESS, login("alice", NOW - 3600 - RETENTION), 1)
-    known.put(OTHER, login("bob"), 2)
+    known = Known(KEYS)
+    put(known, "nas/1", session(ended=NOW - RETENTION))
+    put(known, "nas/2", session())
+    claim = Claim("alice", NOW - 9000, NOW - 9000, NOW - RETENTION, NOW - RETENTION)
+    known.put(KEYS.binding("192.0.2.1"), encode(Binding({"nas/1": claim})), 3)
+    known.put(KEYS.restart("campus", "a"), encode(Restarted(NOW, NOW - RETENTION)), 4)
     known.prune(NOW)
     assert len(known) == 1

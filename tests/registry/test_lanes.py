@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from radius_bridge.identity import engine
 from radius_bridge.identity.events import Event, Kind
 from radius_bridge.policy.expiry import format_expiry
 from radius_bridge.policy.members import Prefix, user_group
@@ -16,7 +17,7 @@ from radius_bridge.registry.errors import NotRecorded
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Entry
 from radius_bridge.registry.lanes import Lanes
-from radius_bridge.registry.records import decode_binding
+from radius_bridge.registry.records import decode_binding, decode_session
 from tests.registry.events import ADDRESS, OTHER, event
 from tests.registry.fake_consul import FakeConsul, Fault
 
@@ -64,7 +65,7 @@ async def test_what_cannot_be_committed_in_time_is_not_recorded() -> None:
         with pytest.raises(NotRecorded, match=r"0\.05 s"):
             await lanes.submit(event(Kind.START, "alice", NOW, ADDRESS))
     assert lanes.counters["not_recorded"] == 1
-    assert lanes.known.addresses("nas/alice") == frozenset(), "nothing is kept of what failed"
+    assert lanes.known.session("nas/alice") is None, "nothing is kept of what failed"
 
 
 async def test_a_full_queue_refuses_at_once() -> None:
@@ -97,11 +98,11 @@ async def test_draining_waits_for_what_was_submitted() -> None:
 async def test_the_events_of_one_address_are_made_into_one_change() -> None:
     consul = FakeConsul()
     lanes = make_lanes(consul)
-    futures = [lanes.submit(event(Kind.START, "alice", NOW + n, ADDRESS)) for n in range(100)]
+    futures = [lanes.submit(event(Kind.START, "alice", NOW + 1000 * n, ADDRESS)) for n in range(100)]
     async with lanes:
         await asyncio.gather(*futures)
-    assert consul.sizes == [2]
-    assert consul.store[ALICE].value == b"1800003699"
+    assert consul.sizes == [3]
+    assert consul.store[ALICE].value == b"1800102600"
 
 
 async def test_a_stop_that_names_no_address_ends_what_its_session_claimed_even_a_moment_ago() -> None:
@@ -121,10 +122,13 @@ async def test_a_stop_that_names_one_address_ends_its_session_on_the_others_too(
     assert not [key for key in consul.store if key.startswith(KEYS.groups)]
 
 
-async def test_a_stop_of_an_unknown_session_without_an_address_is_nothing_to_do() -> None:
-    async with make_lanes(FakeConsul(lambda: Fault.REQUEST_LOST)) as lanes:
+async def test_a_stop_of_an_unknown_session_leaves_a_record_so_that_its_late_start_revives_nothing() -> None:
+    consul = FakeConsul()
+    async with make_lanes(consul) as lanes:
         await lanes.submit(event(Kind.STOP, "alice", NOW))
         assert lanes.counters["unknown_stops"] == 1
+        await lanes.submit(event(Kind.START, "alice", NOW - 5, ADDRESS))
+    assert not [key for key in consul.store if key.startswith(KEYS.groups)]
 
 
 async def test_an_unreadable_record_is_replaced_and_the_event_is_kept() -> None:
@@ -134,7 +138,7 @@ async def test_an_unreadable_record_is_replaced_and_the_event_is_kept() -> None:
     consul.store[key] = Entry(key, 7, raw=b"not a record")
     async with make_lanes(consul) as lanes:
         await lanes.submit(event(Kind.START, "alice", NOW, ADDRESS))
-    assert decode_binding(key, consul.store[key].value).owner == "alice"
+    assert decode_binding(key, consul.store[key].value).holding(NOW).user == "alice"
     assert lanes.counters["bad_records"] == 1
 
 
@@ -144,7 +148,7 @@ async def test_a_fault_of_ours_costs_the_event_and_not_the_lane(monkeypatch: pyt
 
     async with make_lanes(FakeConsul()) as lanes:
         with monkeypatch.context() as patch:
-            patch.setattr(lanes_module, "apply", broken)
+            patch.setattr(engine, "take_event", broken)
             with pytest.raises(NotRecorded, match="internal error"):
                 await lanes.submit(event(Kind.START, "alice", NOW, ADDRESS))
         await lanes.submit(event(Kind.START, "alice", NOW, ADDRESS))
@@ -191,26 +195,27 @@ async def _two_bridges(steps: list[tuple[Kind, str, Prefix, int, bool]], dice: r
     async with make_lanes(consul, count=2) as first, make_lanes(consul, count=2) as second:
         futures = []
         for kind, user, address, offset, by_first in steps:
-            each = event(kind, user, NOW + offset, address)
+            each = event(kind, user, NOW + 1000 * offset, address)  # so far apart that each is worth writing
             futures.append((each, address, (first if by_first else second).submit(each)))
             if dice.random() < 0.3:
                 await asyncio.sleep(0)
         for each, address, future in futures:
             await future
             answered.append((each, address))
-    bindings = {
-        address: decode_binding(key, consul.store[key].value)
+    holdings = {
+        address: decode_binding(key, consul.store[key].value).holding(NOW)
         for address in ADDRESSES
         if (key := KEYS.binding(address)) in consul.store
     }
     members = {key: entry.value for key, entry in consul.store.items() if key.startswith(KEYS.groups)}
     assert members == {
-        KEYS.group_member(user_group(binding.owner), address): format_expiry(binding.expires)
-        for address, binding in bindings.items()
-        if binding.owner
+        KEYS.group_member(user_group(holding.user), address): format_expiry(holding.expires)
+        for address, holding in holdings.items()
+        if holding.user
     }
-    for each, address in answered:
-        claim = bindings[address].claims[each.session]
-        assert claim.at >= each.at
-        if claim.at == each.at and each.kind is Kind.STOP:
-            assert claim.ended
+    for each, _ in answered:
+        key = KEYS.session(each.session)
+        session = decode_session(key, consul.store[key].value)
+        assert session.at >= each.at
+        if session.at == each.at and each.kind is Kind.STOP:
+            assert session.end

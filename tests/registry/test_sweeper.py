@@ -2,12 +2,12 @@ from math import inf
 
 import pytest
 
-from radius_bridge.identity.bindings import EMPTY, RETENTION, apply
-from radius_bridge.identity.events import Kind
+from radius_bridge.identity.bindings import Binding, Claim
+from radius_bridge.identity.sessions import RETENTION, Session
+from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Entry, Op
-from radius_bridge.registry.records import encode
-from radius_bridge.registry.sweeper import sweep_bindings, sweep_links
-from tests.registry.events import ADDRESS, event
+from radius_bridge.registry.records import Restarted, encode
+from radius_bridge.registry.sweeper import sweep_links, sweep_records
 
 NOW = 1_800_000_000.0
 
@@ -34,13 +34,26 @@ def test_a_value_that_is_no_expiry_is_left_alone_and_counted(value: bytes | None
     assert (sweep.over, sweep.unreadable) == ([], 1)
 
 
-def test_a_binding_goes_when_no_late_packet_could_contradict_it() -> None:
-    ended = apply(EMPTY, event(Kind.STOP, "alice", NOW, ADDRESS), NOW)
-    entry = Entry("befw/$binding$/192.0.2.1", 9, raw=encode(ended))
-    assert sweep_bindings([entry], NOW + RETENTION - 1).over == []
-    assert sweep_bindings([entry], NOW + RETENTION).over == [Op.delete_cas(entry.key, 9)]
+KEYS = Keys()
 
 
-def test_an_unreadable_binding_is_left_to_the_next_event_and_counted() -> None:
-    sweep = sweep_bindings([Entry("befw/$binding$/192.0.2.1", 9, raw=b"?")], NOW)
+@pytest.mark.parametrize(
+    ("key", "record"),
+    [
+        (KEYS.binding("192.0.2.1"), Binding({"nas/1": Claim("alice", NOW - 60, NOW, NOW + 60, NOW + 60, ended=NOW)})),
+        (KEYS.binding("192.0.2.1"), Binding({"nas/1": Claim("alice", NOW - 60, NOW, NOW, NOW)})),
+        (KEYS.session("nas/1"), Session("alice", NOW, NOW, NOW, "campus", 60, 600, ended=NOW)),
+        (KEYS.session("nas/1"), Session("alice", NOW - 600, NOW - 600, NOW - 600, "campus", 60, 600)),
+        (KEYS.restart("campus", "nas"), Restarted(NOW, NOW)),
+    ],
+)
+def test_a_record_goes_when_no_late_packet_could_contradict_it(key: str, record: Binding | Session | Restarted) -> None:
+    entry = Entry(key, 9, raw=encode(record))
+    assert sweep_records(KEYS, [entry], NOW + RETENTION - 1).over == []
+    assert sweep_records(KEYS, [entry], NOW + RETENTION).over == [Op.delete_cas(key, 9)]
+
+
+@pytest.mark.parametrize("key", [KEYS.binding("192.0.2.1"), KEYS.session("nas/1"), KEYS.restart("campus", "nas")])
+def test_an_unreadable_record_is_left_to_the_next_event_and_counted(key: str) -> None:
+    sweep = sweep_records(KEYS, [Entry(key, 9, raw=b"?")], NOW)
     assert (sweep.over, sweep.unreadable) == ([], 1)

@@ -89,9 +89,9 @@ def login(number: int) -> Prefix:
 
 async def test_a_login_is_announced_when_it_is_answered_and_heard_at_once(consul: Consul, keys: Keys) -> None:
     async with Lanes(consul, keys) as lanes, following(consul, keys, f"{keys.groups}$user.alice$/") as host:
-        await lanes.submit(event(Kind.START, "warm", NOW, login(1)))
+        await lanes.submit(event(Kind.START, "warm", NOW, login(99)))
         for number in range(20):
-            await lanes.submit(event(Kind.START, "alice", NOW, login(number)))
+            await lanes.submit(event(Kind.START, "alice", NOW, login(number), session=f"nas/{number}"))
             answered = time.monotonic()
             (record,) = [e for e in (await consul.read(f"{keys.access_changes}bridge/")).entries if e.value]
             key = f"{keys.groups}$user.alice$/{login(number)}"
@@ -201,7 +201,7 @@ async def test_a_stop_without_an_address_finds_what_another_bridge_bound(
         async with running(neighbours.run()):
             await eventually(lambda: _is(neighbours.counters["polls"] > 0), within=2)
             await first.submit(event(Kind.START, "alice", NOW, ADDRESS))
-            await eventually(lambda: _is(bool(second.known.addresses("nas/alice"))), within=2)
+            await eventually(lambda: _is(second.known.session("nas/alice") is not None), within=2)
             await second.submit(event(Kind.STOP, "alice", NOW + 1))
     assert await stored(consul, keys) == {}
 

@@ -5,8 +5,8 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from radius_bridge.identity.bindings import RETENTION
 from radius_bridge.identity.events import Kind
+from radius_bridge.identity.sessions import RETENTION
 from radius_bridge.policy.members import parse_member
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.keys import Keys, Scope

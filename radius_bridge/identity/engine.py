@@ -1,0 +1,176 @@
+"""The session engine: events, leases and restarts in, sessions and bindings out. Pure.
+
+It holds no state and no clock: `State` is what is known, a few look-ups and two ways to put something back. What it
+makes of a set of events does not depend on their order or number, within what is remembered (RETENTION).
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from radius_bridge.identity.bindings import Binding, Claim, claimed, forget, leased
+from radius_bridge.identity.events import Event, Lease, Restart
+from radius_bridge.identity.sessions import MAX_ADDRESSES, Session, heard, is_kin, restarted, text
+from radius_bridge.policy.members import parse_prefix
+
+
+class State(Protocol):
+    """What is known. Addresses are in text."""
+
+    def session(self, session: str) -> Session | None:
+        """A session, live or over."""
+
+    def binding(self, address: str) -> Binding:
+        """The binding of an address; empty for one that nothing is known of."""
+
+    def put_session(self, session: str, after: Session) -> None:
+        """Keeps a session."""
+
+    def put_binding(self, address: str, after: Binding) -> None:
+        """Keeps a binding."""
+
+    def restarts(self, source: str, nas: str) -> Iterable[Restart]:
+        """The last restarts of a NAS, and of all that its RADIUS client stands for."""
+
+    def kin(self, session: str, known: Session) -> Iterable[str]:
+        """Other sessions with the same MAC address or Acct-Multi-Session-Id."""
+
+    def stations(self, mac: str) -> Iterable[str]:
+        """The sessions with a MAC address."""
+
+    def leases(self, mac: str) -> Iterable[str]:
+        """The addresses that are, or were lately, leased to a MAC address."""
+
+    def may_bind(self, source: str, address: str) -> bool:
+        """True if sessions that this RADIUS client told of may have the address."""
+
+
+def take_event(state: State, event: Event, now: float) -> bool:
+    """Takes an accounting event; False if it concerns a session that its client may not touch."""
+    before = state.session(event.session)
+    if before is not None and _is_foreign(before, event):
+        return False
+    _project(state, event.session, before, heard(before, event), event, now)
+    return True
+
+
+def take_lease(state: State, lease: Lease, now: float) -> None:
+    """Takes a lease: it joins the live sessions of its MAC address, and ends claims of others."""
+    address = text(lease.address)
+    before = state.binding(address)
+    after = leased(before, lease)
+    if after is not before:
+        state.put_binding(address, forget(after, now))
+    if lease.mac:
+        for session in state.stations(lease.mac):
+            refresh(state, session, now)
+
+
+def refresh(state: State, session: str, now: float) -> None:
+    """Does for a session what follows from what was learnt of others: leases, restarts, the sessions it came from."""
+    known = state.session(session)
+    if known is not None:
+        _project(state, session, known, known, None, now)
+
+
+def _is_foreign(before: Session, event: Event) -> bool:
+    """True if a session with addresses outside a client's networks is not that client's."""
+    if event.within is None or event.source == before.source:
+        return False
+    return any(parse_prefix(each) not in event.within for each in before.claimed)
+
+
+def _project(
+    state: State, session: str, before: Session | None, known: Session, event: Event | None, now: float
+) -> None:
+    """Completes a session, and brings its claims in step with it."""
+    known = restarted(known, state.restarts(known.source, session.partition("/")[0]))
+    known = _with_leases(state, known)
+    known, inherited = _with_kin(state, session, known)
+    if known != before:
+        state.put_session(session, known)
+    addresses = dict.fromkeys(known.claimed)
+    if before is not None:
+        addresses |= dict.fromkeys(before.claimed)
+    named: frozenset[str] = frozenset()
+    if event is not None and event.addresses:
+        named = frozenset(text(address) for address in event.addresses)
+        addresses |= dict.fromkeys(named)
+    for address in addresses:
+        binding = state.binding(address)
+        claim = _claim(known, address, binding.claims.get(session), event if address in named else None, inherited)
+        if claim is not None:
+            after = claimed(binding, session, claim)
+            if after is not binding:
+                state.put_binding(address, forget(after, now))
+
+
+def _with_leases(state: State, known: Session) -> Session:
+    """The session with the addresses that were leased to its MAC address while it was going on."""
+    if not known.mac or not known.since:
+        return known
+    fresh = []
+    for address in state.leases(known.mac):
+        if address in known.leased:
+            continue
+        lease = state.binding(address).leases.get(known.mac)
+        joins = (
+            lease is not None and lease.since and lease.since < (known.end or known.limit) and lease.end > known.since
+        )
+        if joins and state.may_bind(known.source, address):
+            fresh.append(address)
+    if not fresh:
+        return known
+    # What is too much is what it has had longest.
+    return replace(known, leased=tuple(sorted({*known.leased, *fresh}))[-MAX_ADDRESSES:])
+
+
+def _with_kin(state: State, session: str, known: Session) -> tuple[Session, Mapping[str, Claim]]:
+    """The session with what it takes over from the one that its station roamed from, if it names no address itself."""
+    if (known.addresses and not known.heir) or not known.user:
+        return known, {}
+    elders: list[tuple[float, str, Session]] = []
+    for name in state.kin(session, known):
+        elder = state.session(name)
+        if elder is None or not elder.addresses or (elder.since, name) >= (known.since, session):
+            continue
+        if is_kin(elder, known):
+            elders.append((elder.since, name, elder))
+    if not elders:
+        heir = state.session(known.heir) if known.heir else None
+        if heir is not None:  # it is no kin any more, now that more is known of it
+            known = replace(known, addresses=(), heir="")
+        return known, {}
+    _, name, elder = max(elders)
+    addresses = tuple(each for each in elder.addresses if state.may_bind(known.source, each))
+    claims = {each: claim for each in addresses if (claim := state.binding(each).claims.get(name)) is not None}
+    return replace(known, addresses=addresses, heir=name if addresses else ""), claims
+
+
+def _claim(
+    known: Session, address: str, before: Claim | None, event: Event | None, inherited: Mapping[str, Claim]
+) -> Claim | None:
+    """What a session says about one of its addresses; None if it never had it."""
+    seen = event.heard if event is not None else 0.0
+    since = known.since
+    if before is not None:
+        seen = max(seen, before.seen)
+        since = min(since, before.since)
+    source = inherited.get(address)
+    if source is not None:
+        seen, since = max(seen, source.seen), min(since, source.since)
+    is_current = address in known.addresses
+    if not seen and before is None and address not in known.leased:
+        return None  # it had it once, and somebody else has had it since
+    is_claimed = is_current or address in known.leased
+    return Claim(
+        user=known.user,
+        since=since,
+        seen=seen,
+        limit=known.limit,
+        fallback=known.fallback,
+        ended=known.end if is_claimed else min(seen or since, known.end or seen or since),
+        mac=known.mac,
+        groups=known.groups,
+    )

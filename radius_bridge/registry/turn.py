@@ -1,0 +1,231 @@
+"""One transaction in the making: what waits is applied to what is known, one after the other. Pure.
+
+An `Overlay` lies over what is known and takes the changes; a `Turn` has one for the whole transaction and lays another
+over it for each piece of work, which is kept if what it changes still fits.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from radius_bridge.identity import bindings, engine, sessions
+from radius_bridge.identity.bindings import Binding
+from radius_bridge.identity.events import Event, Lease, Restart
+from radius_bridge.identity.sessions import Session
+from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.known import Known
+from radius_bridge.registry.kv import MAX_BYTES, MAX_OPS, Op
+from radius_bridge.registry.records import Restarted, changes, encode
+
+MayBind = Callable[[str, str], bool]
+"""True if the sessions that a RADIUS client (by name) told of may have an address (in text)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refresh:
+    """Something was learnt that concerns this session."""
+
+    session: str
+
+
+Work = Event | Lease | Restart | Refresh
+
+
+class Overlay:
+    """What is known (`engine.State`), with changes that are not yet in Consul."""
+
+    def __init__(self, below: "Known | Overlay", may_bind: MayBind) -> None:
+        self._below = below
+        self.may_bind = may_bind
+        self.sessions: dict[str, Session] = {}
+        self.bindings: dict[str, Binding] = {}
+        self._macs: dict[str, dict[str, None]] = {}
+        self._multis: dict[str, dict[str, None]] = {}
+        self._leased: dict[str, dict[str, None]] = {}
+
+    def session(self, session: str) -> Session | None:
+        """A session, live or over."""
+        return self.sessions.get(session) or self._below.session(session)
+
+    def binding(self, address: str) -> Binding:
+        """The binding of an address."""
+        found = self.bindings.get(address)
+        return self._below.binding(address) if found is None else found
+
+    def put_session(self, session: str, after: Session) -> None:
+        """Keeps a session."""
+        self.sessions[session] = after
+        if after.mac:
+            self._macs.setdefault(after.mac, {})[session] = None
+        if after.multi:
+            self._multis.setdefault(after.multi, {})[session] = None
+
+    def put_binding(self, address: str, after: Binding) -> None:
+        """Keeps a binding."""
+        self.bindings[address] = after
+        for mac in after.leases:
+            self._leased.setdefault(mac, {})[address] = None
+
+    def restarts(self, source: str, nas: str) -> Iterable[Restart]:
+        """The last restarts of a NAS."""
+        return self._below.restarts(source, nas)
+
+    def kin(self, session: str, known: Session) -> list[str]:
+        """Other sessions with the same MAC address or Acct-Multi-Session-Id."""
+        more = (*self._macs.get(known.mac, ()), *self._multis.get(known.multi, ()))
+        found = self._below.kin(session, known)
+        return list(dict.fromkeys((*found, *(each for each in more if each != session)))) if more else found
+
+    def stations(self, mac: str) -> tuple[str, ...]:
+        """The sessions with a MAC address."""
+        return tuple(dict.fromkeys((*self._below.stations(mac), *self._macs.get(mac, ()))))
+
+    def leases(self, mac: str) -> tuple[str, ...]:
+        """The addresses leased to a MAC address."""
+        return tuple(dict.fromkeys((*self._below.leases(mac), *self._leased.get(mac, ()))))
+
+    def merge(self, above: "Overlay") -> None:
+        """Takes over the changes of an overlay that lies over this one."""
+        for session, known in above.sessions.items():
+            self.put_session(session, known)
+        for address, binding in above.bindings.items():
+            self.put_binding(address, binding)
+
+
+class Added(Enum):
+    """What became of a piece of work in a turn."""
+
+    CHANGES = auto()
+    """Its changes are part of the transaction."""
+    QUIET = auto()
+    """It changes nothing worth writing."""
+    FOREIGN = auto()
+    """It concerns a session that is not its client's: it changes nothing."""
+    FULL = auto()
+    """Its changes do not fit: it is for the next turn."""
+    PARTLY = auto()
+    """A part of its changes fills the transaction: it must have another turn."""
+
+
+class Turn:
+    """One transaction in the making."""
+
+    def __init__(self, keys: Keys, known: Known, may_bind: MayBind, now: float) -> None:
+        self._keys = keys
+        self._known = known
+        self._may_bind = may_bind
+        self._now = now
+        self._overlay = Overlay(known, may_bind)
+        self._groups: dict[str, list[Op]] = {}
+        """By key, the write of a record and of the group members that follow from it."""
+        self._checks: dict[str, Op] = {}
+        self._size = len("[]")
+        self._count = 0
+
+    @property
+    def ops(self) -> list[Op]:
+        """The operations of the transaction."""
+        checks = (op for key, op in self._checks.items() if key not in self._groups)
+        return [*(op for group in self._groups.values() for op in group), *checks]
+
+    @property
+    def groups(self) -> dict[str, list[Op]]:
+        """The same, without checks, by the key of the record: its write, then those of group members."""
+        return self._groups
+
+    @property
+    def checked(self) -> list[str]:
+        """Keys of the records that are checked and not written."""
+        return [key for key in self._checks if key not in self._groups]
+
+    def add(self, work: Work) -> tuple[Added, set[str]]:
+        """Adds a piece of work, as far as it fits; gives the keys of the records that it changes, too."""
+        if isinstance(work, Restart):
+            return self._add_restart(work)
+        above = Overlay(self._overlay, self._may_bind)
+        session = ""
+        if isinstance(work, Event):
+            session = work.session
+            if not engine.take_event(above, work, self._now):
+                return Added.FOREIGN, set()
+        elif isinstance(work, Lease):
+            engine.take_lease(above, work, self._now)
+        else:
+            session = work.session
+            engine.refresh(above, work.session, self._now)
+        if not self._is_worth_writing(above):
+            return Added.QUIET, set()
+        groups = self._groups_of(above)
+        checked = self._keys.session(session) if session and session not in above.sessions else ""
+        added = self._fit(groups, MAX_OPS - bool(checked))
+        if added is not Added.FULL:
+            self._overlay.merge(above)
+            if checked:
+                self.check(checked)
+        return added, set(groups)
+
+    def check(self, key: str) -> None:
+        """Has the transaction hold only if a record still is what it is known to be."""
+        if key not in self._checks and key not in self._groups:
+            op = Op.check(key, self._known.index(key))
+            self._checks[key] = op
+            self._count += 1
+            self._size += op.size
+
+    def has_room(self, checks: int) -> bool:
+        """True if so many checks can be added."""
+        return self._count + checks <= MAX_OPS
+
+    def _add_restart(self, restart: Restart) -> tuple[Added, set[str]]:
+        key = self._keys.restart(restart.source, restart.nas)
+        known = (each for each in self._known.restarts(restart.source, restart.nas) if each.nas == restart.nas)
+        if any(each.at >= restart.at for each in known):
+            return Added.QUIET, set()
+        value = encode(Restarted(restart.at, restart.heard))
+        return self._fit({key: [Op.cas(key, value, self._known.index(key))]}, MAX_OPS), {key}
+
+    def _is_worth_writing(self, above: Overlay) -> bool:
+        for name, session in above.sessions.items():
+            before = self._overlay.session(name)
+            if before is None or not sessions.is_slight(before, session):
+                return True
+        return any(
+            not bindings.is_slight(self._overlay.binding(address), binding, self._now)
+            for address, binding in above.bindings.items()
+        )
+
+    def _groups_of(self, above: Overlay) -> dict[str, list[Op]]:
+        """The operations for what `above` changes: first what sessions leave, then they, then what they have."""
+        left: dict[str, list[Op]] = {}
+        held: dict[str, list[Op]] = {}
+        claimed = {address for session in above.sessions.values() for address in session.claimed}
+        for address, binding in above.bindings.items():
+            key = self._keys.binding(address)
+            ops = changes(self._keys, address, self._known.binding(address), binding, self._known.index(key), self._now)
+            (held if address in claimed or not above.sessions else left)[key] = ops
+        written = {}
+        for name, session in above.sessions.items():
+            key = self._keys.session(name)
+            written[key] = [Op.cas(key, encode(session), self._known.index(key))]
+        return left | written | held
+
+    def _fit(self, groups: dict[str, list[Op]], most: int) -> Added:
+        count, size = self._count, self._size
+        for key, ops in groups.items():
+            old = self._groups.get(key, [])
+            count += len(ops) - len(old)
+            size += sum(op.size for op in ops) - sum(op.size for op in old)
+        if count <= most and size <= MAX_BYTES:
+            self._groups |= groups
+            self._count, self._size = count, size
+            return Added.CHANGES
+        if self._groups:
+            return Added.FULL
+        # Too much for one transaction though it is alone in it.
+        for key, ops in groups.items():
+            if self._count + len(ops) > most or self._size + sum(op.size for op in ops) > MAX_BYTES:
+                break
+            self._groups[key] = ops
+            self._count += len(ops)
+            self._size += sum(op.size for op in ops)
+        return Added.PARTLY
