@@ -15,7 +15,6 @@ from prometheus_client import start_http_server
 
 from radius_bridge import configfile, leases, metrics
 from radius_bridge.cli.common import FAILED, USAGE, fail
-from radius_bridge.identity.events import Lease
 from radius_bridge.process import configure_logging, notify_systemd, run_until, signals
 from radius_bridge.radius.accounting import Permissions
 from radius_bridge.radius.server import Listener
@@ -24,7 +23,7 @@ from radius_bridge.registry import datacenters, meta
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.copies import Copies
 from radius_bridge.registry.datacenters import Datacenters
-from radius_bridge.registry.errors import NotRecorded, RegistryError
+from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.health import Health
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.lanes import Lanes
@@ -146,7 +145,7 @@ async def _listen(
         sweeper = Sweeper(consul, keys)
         publisher = Publisher(consul, keys)
         neighbours = Neighbours(consul, keys, lanes)
-        lease_sources = leases.sources(settings.lease, _submit_lease)
+        lease_sources = leases.sources(settings.lease, lanes.submit_lease)
         if settings.metrics is not None:
             metrics.RECORDING.set_function(health.is_recording)
             counted = {
@@ -196,11 +195,6 @@ def _fixed(settings: Settings) -> tuple[object, ...]:
     """What holds until the end of the process."""
     radsec = None if settings.radsec is None else (settings.radsec.listen, settings.radsec.dtls_listen)
     return settings.consul, settings.radius.listen, radsec, settings.metrics, settings.datacenters, settings.lease
-
-
-async def _submit_lease(lease: Lease) -> None:
-    """Stands where `lanes.submit_lease` will: nothing records leases yet."""
-    raise NotRecorded(f"nothing records leases yet: {lease.address}")
 
 
 async def _load(

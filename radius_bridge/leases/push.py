@@ -26,6 +26,7 @@ from radius_bridge.leases.outbox import Submit
 from radius_bridge.leases.source import Source, not_ahead
 from radius_bridge.leases.stations import mac_of_duid
 from radius_bridge.policy.members import Prefix, parse_prefix
+from radius_bridge.radius.sockets import endpoint
 from radius_bridge.registry.errors import NotRecorded, RegistryError
 
 LARGEST: Final = 256 * 1024
@@ -112,7 +113,10 @@ class Push(Source):
     def bind(self) -> socket.socket:
         """The socket to listen on. Raises OSError."""
         family = socket.AF_INET6 if ":" in self._listen[0] else socket.AF_INET
-        return socket.create_server(self._listen, family=family)
+        try:
+            return socket.create_server(self._listen, family=family)
+        except OSError as error:
+            raise OSError(f"lease source {self.name}: listen {endpoint(*self._listen)}: {error.strerror}") from None
 
     async def _post(self, request: web.Request) -> web.Response:
         try:
