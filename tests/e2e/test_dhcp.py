@@ -41,6 +41,9 @@ async def test_kea_gives_renews_and_takes_back_a_lease(net: Wire) -> None:
         lease = recorder.last(address)
         assert lease.expires - lease.at == 600
         assert abs(lease.at - time.time()) < 5
+        await until(lambda: time.time() > lease.at + 1.1, "a second that makes a difference")
+        await asyncio.to_thread(net.ask)
+        await until(lambda: recorder.last(address).expires > lease.expires, "the renewal")
         await asyncio.to_thread(net.release)
         await until(lambda: recorder.now[address] == (mac, False), "its end")
         assert not source.problem
@@ -136,6 +139,9 @@ async def test_dnsmasq_gives_renews_and_takes_back_leases(net: Wire) -> None:
         await asyncio.to_thread(net.ask6)
         await until(lambda: len(recorder.now) == 2, "the IPv6 lease")
         assert set(recorder.now.values()) == {(net.mac, True)}
+        await until(lambda: time.time() > first.at + 1.1, "a second that makes a difference")
+        await asyncio.to_thread(net.ask)
+        await until(lambda: recorder.last(address).expires > first.expires, "the renewal")
         await asyncio.to_thread(net.release)
         await until(lambda: recorder.now[address] == (net.mac, False), "the end")
         await asyncio.to_thread(net.release6)
