@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,14 @@ case $1 in bound) ip address replace "$ip/24" dev "$interface" && : >"${0%/*}/bo
 
 
 class Wire:
-    """A DHCP server's host, a client's, and what runs on them. Files go to `folder`."""
+    """A server's host, a client's, that of the DHCP server (which may be the server's), and what runs on them.
 
-    def __init__(self, server: Namespace, client: Namespace, folder: Path) -> None:
+    Files go to `folder`.
+    """
+
+    def __init__(self, server: Namespace, client: Namespace, dhcp: Namespace, folder: Path) -> None:
         self.server = server
+        self._dhcp = dhcp
         self.client = client
         self.folder = folder
         self._parts: list[Process] = []
@@ -44,15 +48,26 @@ class Wire:
         """Another station is plugged in."""
         self.client.run("ip", "link", "set", "cable", "address", mac)
 
-    def run(self, name: str, argv: list[str | Path], ready: str = "", env: Mapping[str, str] | None = None) -> Process:
+    def run(self, name: str, argv: list[str | Path], ready: str) -> Process:
         """Starts a part on the server's host; it ends with the wire."""
-        part = Process(name, argv, log=self.folder / f"{name}.log", namespace=self.server.name, env=env)
-        self._parts.append(part)
-        part.start()
-        return part.wait_log(ready) if ready else part
+        return self._run(self.server, name, argv, ready)
 
-    def kea(self, version: int = 4, *, database: Mapping[str, Any] | None = None, hooks: str = "") -> Process:
-        """Kea: its leases in `kea-leases<version>.csv`, its control socket `kea<version>.sock`.
+    def _run(
+        self, host: Namespace, name: str, argv: list[str | Path], ready: str, env: Mapping[str, str] | None = None
+    ) -> Process:
+        part = Process(name, argv, log=self.folder / f"{name}.log", namespace=host.name, env=env)
+        self._parts.append(part)
+        return part.start().wait_log(ready)
+
+    def kea(
+        self,
+        version: int = 4,
+        *,
+        database: Mapping[str, Any] | None = None,
+        hooks: str = "",
+        lifetime: int = 600,
+    ) -> Process:
+        """Kea: its leases of `lifetime` seconds in `kea-leases<version>.csv`, its control socket `kea<version>.sock`.
 
         `database` changes where leases are, `hooks` is a script for run_script; lease_cmds is loaded always.
         """
@@ -65,7 +80,7 @@ class Wire:
             "interfaces-config": {"interfaces": ["cable"]},
             "control-socket": {"socket-type": "unix", "socket-name": str(self.folder / f"kea{version}.sock")},
             "lease-database": {"type": "memfile", "name": str(file), "lfc-interval": 0, **(database or {})},
-            "valid-lifetime": 600,
+            "valid-lifetime": lifetime,
             "hooks-libraries": libraries,
             "loggers": [{"name": "*", "severity": "INFO", "output_options": [{"output": "stdout"}]}],
         }
@@ -73,7 +88,7 @@ class Wire:
             # One address: the next station gets what the one before gave back.
             configuration["subnet4"] = [{"subnet": "192.0.2.0/24", "pools": [{"pool": "192.0.2.100/32"}]}]
         else:
-            configuration["preferred-lifetime"] = 300
+            configuration["preferred-lifetime"] = lifetime // 2
             configuration["server-id"] = {"type": "LL", "persist": False}
             delegated = {"prefix": "2001:db8:100::", "prefix-len": 40, "delegated-len": 56}
             pool = {"pool": "2001:db8:1::100 - 2001:db8:1::120"}
@@ -84,15 +99,17 @@ class Wire:
         path.write_text(json.dumps({f"Dhcp{version}": configuration}))
         places = {name: str(self.folder) for name in ("KEA_PIDFILE_DIR", "KEA_LOCKFILE_DIR")}
         places["KEA_LOGGER_DESTINATION"] = "stdout"
-        return self.run(f"kea{version}", [f"kea-dhcp{version}", "-c", path], f"DHCP{version}_STARTED", places)
+        return self._run(
+            self._dhcp, f"kea{version}", [f"kea-dhcp{version}", "-c", path], f"DHCP{version}_STARTED", places
+        )
 
     def dnsmasq(self, *more: str) -> Process:
         """dnsmasq: its leases in `dnsmasq.leases`."""
         ranges = ("192.0.2.100,192.0.2.120,10m", "2001:db8:1::100,2001:db8:1::120,10m")
-        argv = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root"]
+        argv: list[str | Path] = ["dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--port=0", "--user=root"]
         argv += ["--interface=cable", "--bind-interfaces", "--no-ping", "--log-facility=-", "--pid-file="]
         argv += [f"--dhcp-leasefile={self.folder / 'dnsmasq.leases'}", *(f"--dhcp-range={each}" for each in ranges)]
-        return self.run("dnsmasq", [*argv, *more], "DHCPv6, IP range")
+        return self._run(self._dhcp, "dnsmasq", [*argv, *more], "DHCPv6, IP range")
 
     def dhcpd(self, include: Path) -> Process:
         """ISC dhcpd with a file that it includes."""
@@ -103,7 +120,7 @@ class Wire:
             "subnet 192.0.2.0 netmask 255.255.255.0 { range 192.0.2.100 192.0.2.120; }\n"
         )
         argv: list[str | Path] = ["dhcpd", "-f", "-d", "-cf", path, "-lf", leases, "--no-pid", "cable"]
-        return self.run("dhcpd", argv, "Server starting service")
+        return self._run(self._dhcp, "dhcpd", argv, "Server starting service")
 
     def ask(self) -> str:
         """A client asks for an IPv4 address, and uses it; gives the address."""
@@ -181,17 +198,30 @@ class Wire:
         """Ends every part, and what hooks left running."""
         for part in reversed(self._parts):
             part.kill()
-        for namespace in (self.client, self.server):
+        for namespace in (self.client, self._dhcp, self.server):
             for pid in run(["ip", "netns", "pids", namespace.name]).stdout.split():
                 os.kill(int(pid), 9)
 
 
 @contextmanager
-def wire(folder: Path) -> Iterator[Wire]:
-    """Two hosts; they and what runs on them end with the context."""
-    with unique("rb-dhcp", "server") as server, unique("rb-dhcp", "client") as client:
-        link(server, "cable", [f"{SERVER}/24", f"{SERVER6}/64"], client, "cable", [])
-        made = Wire(server, client, folder)
+def wire(folder: Path, *, apart: bool = False) -> Iterator[Wire]:
+    """Two hosts; they and what runs on them end with the context.
+
+    With `apart` the DHCP server has a host of its own on the same cable: hostapd wants the server's port 67.
+    """
+    with unique("rb-dhcp", "server") as server, unique("rb-dhcp", "client") as client, ExitStack() as stack:
+        addresses = [f"{SERVER}/24", f"{SERVER6}/64"]
+        link(server, "cable", [] if apart else addresses, client, "cable", [])
+        dhcp = server
+        if apart:
+            dhcp = stack.enter_context(unique("rb-dhcp", "dhcp"))
+            macvlan = ["type", "macvlan", "mode", "bridge"]
+            server.run("ip", "link", "add", "link", "cable", "name", "tap", "netns", dhcp.name, *macvlan)
+            dhcp.run("ip", "link", "set", "tap", "name", "cable")
+            for address in addresses:
+                dhcp.run("ip", "address", "add", address, "dev", "cable", *(["nodad"] if ":" in address else []))
+            dhcp.run("ip", "link", "set", "cable", "up")
+        made = Wire(server, client, dhcp, folder)
         try:
             yield made
         finally:
