@@ -43,6 +43,34 @@ def export(source: str, counters: Mapping[str, int]) -> None:
     _Exported(f"radius_bridge_{source}", f"What the {source} did, by kind", "what", counters)
 
 
+class _OfSources(Collector):
+    """The counters of several things of one kind: labels say which, and what was counted."""
+
+    def __init__(self, name: str, about: str, label: str, counters: Mapping[str, Mapping[str, int]]) -> None:
+        self._family = (name, about, label)
+        self._counters = counters
+        REGISTRY.register(self)
+
+    def _new(self) -> CounterMetricFamily:
+        name, about, label = self._family
+        return CounterMetricFamily(name, about, labels=[label, "what"])
+
+    def describe(self) -> Iterable[Metric]:
+        return [self._new()]
+
+    def collect(self) -> Iterable[Metric]:
+        family = self._new()
+        for which, counts in self._counters.items():
+            for what, count in list(counts.items()):
+                family.add_metric([which, what], count)
+        return [family]
+
+
+def export_leases(counters: Mapping[str, Mapping[str, int]]) -> None:
+    """Shows what the sources of leases counted, by name, as `radius_bridge_leases_total{source=…,what=…}`."""
+    _OfSources("radius_bridge_leases", "What the sources of DHCP leases did, by kind", "source", counters)
+
+
 def _counts(name: str, about: str, label: str) -> dict[str, int]:
     counts: dict[str, int] = defaultdict(int)
     _Exported(name, about, label, counts)
@@ -131,4 +159,7 @@ COPY_BEHIND = Gauge(
     "radius_bridge_copy_behind_seconds",
     "How long the oldest change has been waiting to be copied to a datacenter (on the bridge that copies)",
     ["datacenter"],
+)
+LEASE_SOURCE_WORKS = Gauge(
+    "radius_bridge_lease_source_works", "1 while a source of DHCP leases can be read and is believed", ["source"]
 )

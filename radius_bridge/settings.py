@@ -6,7 +6,7 @@ import re
 import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -36,6 +36,7 @@ from radius_bridge.radius.accounting import Rules
 from radius_bridge.radius.addresses import DEFAULT, Addresses, Source
 from radius_bridge.radius.clients import Client, Clients, Networks
 from radius_bridge.radius.dictionary import with_sites
+from radius_bridge.radius.sockets import endpoint
 from radius_bridge.radius.users import Users
 from radius_bridge.registry.settings import ConsulSettings
 
@@ -256,6 +257,58 @@ class MetricsSettings(BaseModel):
     """Address and TCP port of /metrics."""
 
 
+class LeaseSettings(BaseModel):
+    """One `[[lease]]`: where a DHCP server's leases are learnt from."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
+    """How bindings, logs and metrics call it."""
+    type: Literal["kea", "dnsmasq", "push"]
+    networks: Annotated[tuple[PrefixField, ...], AfterValidator(not_empty)]
+    """The only addresses that it may name."""
+    path: Path | None = None
+    """kea, dnsmasq: the lease file."""
+    control_socket: Path | None = None
+    """kea: its control socket, which says where the leases are; instead of `path`."""
+    listen: EndpointField | None = None
+    """push: address and TCP port."""
+    token_file: Path | None = None
+    """push: a file that holds the token of those who push, and nothing else."""
+    allowed: tuple[PrefixField, ...] = ()
+    """push: the networks that they push from."""
+
+    @model_validator(mode="after")
+    def _has_what_its_type_needs(self) -> Self:
+        given = {key for key in _LEASE_KEYS if getattr(self, key)}
+        choices = _LEASE_TYPES[self.type]
+        if given not in choices:
+            wanted = " or ".join(" and ".join(sorted(choice)) for choice in choices)
+            found = f", not {', '.join(sorted(given))}" if given else ""
+            raise ValueError(f"a source of type {self.type!r} needs {wanted}{found}")
+        if self.token_file is not None:
+            self.read_token()
+        return self
+
+    def read_token(self) -> bytes:
+        """The token of a `push` source. Raises ValueError, saying which file is wrong, never what is in it."""
+        token = b"" if self.token_file is None else secret_from_file(self.token_file, "token_file")
+        if not re.fullmatch(rb"[!-~]{16,}", token):
+            raise ValueError(
+                f"token_file {self.token_file} needs a token of 16 characters or more without blanks: "
+                f"openssl rand -hex 32 >{self.token_file}"
+            )
+        return token
+
+
+_LEASE_TYPES: dict[str, list[set[str]]] = {
+    "kea": [{"path"}, {"control_socket"}],
+    "dnsmasq": [{"path"}],
+    "push": [{"listen", "token_file", "allowed"}],
+}
+_LEASE_KEYS = frozenset().union(*(keys for choices in _LEASE_TYPES.values() for keys in choices))
+
+
 class DatacentersSettings(BaseModel):
     """`[datacenters]`: where hosts are that need to know who is behind which address."""
 
@@ -281,14 +334,20 @@ class Settings(BaseModel):
     metrics: MetricsSettings | None = None
     """Without it, nothing is served."""
     client: Annotated[tuple[ClientSettings, ...], AfterValidator(not_empty)]
+    lease: tuple[LeaseSettings, ...] = ()
+    """DHCP servers; without any, only packets say who is behind which address."""
 
     @model_validator(mode="after")
     def _clients_differ(self) -> Self:
         problems = [
-            *_repetitions("name", [client.name for client in self.client]),
-            *_repetitions("address", [str(client.address or "") for client in self.client]),
-            *_repetitions("certificate_name", [client.certificate_name or "" for client in self.client]),
-            *_repetitions("fingerprint", [(client.fingerprint or b"").hex() for client in self.client]),
+            *_repetitions("client", "name", [client.name for client in self.client]),
+            *_repetitions("client", "address", [str(client.address or "") for client in self.client]),
+            *_repetitions("client", "certificate_name", [client.certificate_name or "" for client in self.client]),
+            *_repetitions("client", "fingerprint", [(client.fingerprint or b"").hex() for client in self.client]),
+            *_repetitions("lease", "name", [lease.name for lease in self.lease]),
+            *_repetitions("lease", "listen", [endpoint(*lease.listen) if lease.listen else "" for lease in self.lease]),
+            *_repetitions("lease", "path", [str(lease.path or "") for lease in self.lease]),
+            *_repetitions("lease", "control_socket", [str(lease.control_socket or "") for lease in self.lease]),
         ]
         if self.radsec is None:
             problems += [
@@ -331,20 +390,23 @@ class Settings(BaseModel):
         )
 
 
-def _repetitions(key: str, values: list[str]) -> Iterable[str]:
+def _repetitions(table: str, key: str, values: list[str]) -> Iterable[str]:
     for index, value in enumerate(values):
         earlier = values.index(value)
         if value and earlier < index:
-            yield f"client[{index}].{key} = {value!r}: client[{earlier}] has it too; each needs its own"
+            yield f"{table}[{index}].{key} = {value!r}: {table}[{earlier}] has it too; each needs its own"
 
 
-def secret_from_file(path: Path) -> bytes:
-    """The secret that is all of a file. Raises ValueError if it cannot be read, or if everybody can."""
+def secret_from_file(path: Path, key: str = "secret_file") -> bytes:
+    """The secret that is all of a file, which `key` of the configuration names.
+
+    Raises ValueError if it cannot be read, or if everybody can.
+    """
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
             if mode & stat.S_IROTH:
-                raise ValueError(f"secret_file {path} can be read by everybody: chmod 640 {path}")
+                raise ValueError(f"{key} {path} can be read by everybody: chmod 640 {path}")
             return file.read(4096).rstrip(b"\r\n")
     except OSError as error:
-        raise ValueError(f"secret_file {path} cannot be read: {error.strerror}") from None
+        raise ValueError(f"{key} {path} cannot be read: {error.strerror}") from None

@@ -11,6 +11,12 @@ from radius_bridge.radius.attributes import assign
 from radius_bridge.radius.dictionary import standard
 from radius_bridge.settings import Settings
 
+LEASE = """
+[[lease]]
+name = "dhcp"
+networks = ["10.0.0.0/8"]
+"""
+
 CLIENT = """
 [[client]]
 name = "campus"
@@ -88,7 +94,7 @@ def test_the_example_is_right_but_for_the_secret_that_is_not_there() -> None:
 def test_every_line_of_the_example_is_right_when_it_is_switched_on(file: Path, tmp_path: Path) -> None:
     example = Path(__file__).parent.parent / "config/bridge/radius-bridge.toml"
     secret = tmp_path / "secret"
-    secret.write_text("a shared secret!\n")
+    secret.write_text("a-shared-secret!\n")
     secret.chmod(0o600)
     lines = []
     for line in example.read_text().splitlines():
@@ -97,6 +103,7 @@ def test_every_line_of_the_example_is_right_when_it_is_switched_on(file: Path, t
         lines.append(switched if is_setting else line)
     (tmp_path / "dictionary.site").write_text("ATTRIBUTE Badge 224 string\n")
     text = "\n".join(lines).replace("/etc/radius-bridge/campus-proxy.secret", str(secret))
+    text = text.replace("/etc/radius-bridge/lease-token", str(secret))
     made = settings(file, text.replace("/etc/radius-bridge/dictionaries", str(tmp_path)))
     assert made.radius.addresses == DEFAULT  # the example shows what holds anyway
     assert made.metrics is not None
@@ -106,6 +113,7 @@ def test_every_line_of_the_example_is_right_when_it_is_switched_on(file: Path, t
     pairs = [pair for text in told for pair in assign(text, standard())]
     assert users.read(pairs, "").named.user == "alice@corp.example.org"
     assert users.read(pairs, "").groups == ("radius.staff",)
+    assert [each.type for each in made.lease] == ["kea", "dnsmasq", "push"]
 
 
 @pytest.mark.parametrize(
@@ -119,6 +127,23 @@ def test_every_line_of_the_example_is_right_when_it_is_switched_on(file: Path, t
         ("[[client]]", '[radius]\naddresses = ["Nobody"]\n[[client]]', "radius.addresses: Nobody: the dictionaries"),
         ("[[client]]", '[radius]\naddresses = ["Class"]\n[[client]]', "radius.addresses: Class has type octets: add"),
         ("[[client]]", "[radius]\naddresses = [7]\n[[client]]", "radius.addresses[0] = 7: write the name of an attr"),
+        ("[[client]]", LEASE + 'type = "bind"\n[[client]]', "lease[0].type = 'bind': Input should be 'kea', 'dns"),
+        ("[[client]]", LEASE + 'type = "kea"\n[[client]]', "lease[0]: a source of type 'kea' needs path or contr"),
+        (
+            "[[client]]",
+            LEASE + 'type = "push"\npath = "/tmp/x"\n[[client]]',
+            "lease[0]: a source of type 'push' needs allowed and listen and token_file, not path",
+        ),
+        (
+            "[[client]]",
+            LEASE + 'type = "push"\nlisten = "127.0.0.1:1"\ntoken_file = "/dev/null"\nallowed = ["::1"]\n[[client]]',
+            "lease[0]: token_file /dev/null can be read by everybody",
+        ),
+        (
+            "[[client]]",
+            (LEASE + 'type = "kea"\npath = "/x"\n') * 2 + "[[client]]",
+            "lease[1].name = 'dhcp': lease[0] has it too; each needs its own; lease[1].path = '/x'",
+        ),
         (
             "[[client]]",
             '[radius]\naddresses = [{ attribute = "User-Name", pattern = "(" }]\n[[client]]',

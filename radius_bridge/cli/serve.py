@@ -13,7 +13,7 @@ import typer
 import uvloop
 from prometheus_client import start_http_server
 
-from radius_bridge import configfile, metrics
+from radius_bridge import configfile, leases, metrics
 from radius_bridge.cli.common import FAILED, USAGE, fail
 from radius_bridge.process import configure_logging, notify_systemd, run_until, signals
 from radius_bridge.radius.accounting import Permissions
@@ -52,6 +52,9 @@ def check_config(config: ConfigOption = DEFAULT_CONFIG) -> None:
     for client in settings.client:
         known_by = client.address or client.certificate_name or f"fingerprint {(client.fingerprint or b'').hex()}"
         typer.echo(f"  client {client.name}: {known_by} may bind {', '.join(map(str, client.networks))}")
+    for lease in settings.lease:
+        where = lease.path or lease.control_socket or (endpoint(*lease.listen) if lease.listen else "")
+        typer.echo(f"  lease {lease.name}: {lease.type} at {where} may name {', '.join(map(str, lease.networks))}")
 
 
 def serve(
@@ -129,7 +132,7 @@ async def _listen(
         permissions.clients, permissions.rules = clients, rules
         naming.set(fresh.names.naming())
         if _fixed(fresh) != _fixed(settings):
-            log.warning("the transports' addresses, Consul and metrics stay as they are until a restart")
+            log.warning("the transports' addresses, lease sources, Consul and metrics stay as they are until a restart")
         log.info("configuration taken", clients=len(fresh.client))
 
     async with signals(reload) as stop, AsyncExitStack() as stack:
@@ -147,6 +150,7 @@ async def _listen(
         sweeper = Sweeper(consul, keys)
         publisher = Publisher(consul, keys)
         neighbours = Neighbours(consul, keys, lanes)
+        lease_sources = leases.sources(settings.lease, lanes.submit_lease)
         if settings.metrics is not None:
             metrics.RECORDING.set_function(health.is_recording)
             counted = {
@@ -158,6 +162,10 @@ async def _listen(
                 "follower": publisher.follower.counters,
                 "sweeper": sweeper.counters,
             }
+            metrics.export_leases({source.name: source.counters for source in lease_sources})
+            for source in lease_sources:
+                works = metrics.LEASE_SOURCE_WORKS.labels(source.name)
+                works.set_function(lambda source=source: not source.problem)  # type: ignore[misc]
             for name, each in copies.copies.items():
                 counted[f"copy_{name}"] = each.counters
                 metrics.COPY_BEHIND.labels(name).set_function(lambda each=each: each.behind)  # type: ignore[misc]
@@ -180,6 +188,7 @@ async def _listen(
             publisher.run(),
             neighbours.run(),
             naming.run(),
+            *(source.run() for source in lease_sources),
             *([Leader(consul, keys.lock("copies")).run(copies.work)] if others else ()),
             *([Renewal(listener).run()] if radsec is not None else ()),
         )
@@ -192,7 +201,7 @@ async def _listen(
 def _fixed(settings: Settings) -> tuple[object, ...]:
     """What holds until the end of the process."""
     radsec = None if settings.radsec is None else (settings.radsec.listen, settings.radsec.dtls_listen)
-    return settings.consul, settings.radius.listen, radsec, settings.metrics, settings.datacenters
+    return settings.consul, settings.radius.listen, radsec, settings.metrics, settings.datacenters, settings.lease
 
 
 async def _load(

@@ -1,0 +1,103 @@
+"""What every lease source does the same way: says what is wrong, keeps to its networks, looks again and again."""
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Container
+from typing import Final
+
+import msgspec
+import structlog
+
+from radius_bridge.identity.events import Lease
+from radius_bridge.leases.outbox import Outbox, Submit
+from radius_bridge.policy.members import Prefix
+
+LOOK: Final = 0.5
+"""Seconds between two looks at a file."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Trouble(Exception):
+    """A source cannot be read, or not believed; `str()` says which, why, and the way out. Never "no leases"."""
+
+
+class Source(ABC):
+    """One `[[lease]]`. `run` does the work until cancelled."""
+
+    def __init__(self, name: str, networks: Container[Prefix], submit: Submit) -> None:
+        self.name = name
+        self.networks = networks
+        """The only addresses that it may name."""
+        self.counters: Counter[str] = Counter()
+        self.problem = ""
+        """What is wrong now; empty while it works."""
+        self.submit = submit
+
+    @abstractmethod
+    async def run(self) -> None:
+        """Works until cancelled."""
+
+    def say(self, problem: str) -> None:
+        """Notes what is wrong now, or with "" that nothing is; logged and counted when it changes."""
+        if problem == self.problem:
+            return
+        self.problem = problem
+        if problem:
+            self.counters["problems"] += 1
+            _log.error(
+                "lease source in trouble: what it gave so far stays until it ends", source=self.name, why=problem
+            )
+        else:
+            _log.info("lease source works again", source=self.name)
+
+
+class Watcher(Source):
+    """A source that is looked at every so often, and gives what has changed."""
+
+    every: float = LOOK
+    """Seconds between two looks."""
+
+    def __init__(self, name: str, networks: Container[Prefix], submit: Submit) -> None:
+        super().__init__(name, networks, submit)
+        self._outbox = Outbox(submit, self.counters)
+
+    async def run(self) -> None:
+        """Looks until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._outbox.run(), name=f"leases of {self.name}")
+                tasks.create_task(self._watch(), name=f"lease source {self.name}")
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
+
+    async def _watch(self) -> None:
+        while True:
+            try:
+                await self.look()
+            except Trouble as trouble:
+                self.say(str(trouble))
+            else:
+                self.say("")
+            await asyncio.sleep(self.every)
+
+    @abstractmethod
+    async def look(self) -> None:
+        """Reads what is new and offers it. Raises Trouble."""
+
+    async def offer(self, lease: Lease) -> None:
+        """Passes a lease on. Nobody is given anything from the future: a DHCP server's clock may be ahead."""
+        if lease.address not in self.networks:
+            self.counters["outside_networks"] += 1
+            return
+        await self._outbox.put(not_ahead(lease, time.time()))
+
+
+def not_ahead(lease: Lease, now: float) -> Lease:
+    """The same lease, given no later than `now` (epoch seconds)."""
+    if lease.at <= now:
+        return lease
+    ended = lease.expires <= lease.at
+    return msgspec.structs.replace(lease, at=now, expires=now if ended else lease.expires)
