@@ -143,11 +143,8 @@ class Poll:
 async def confirmed(consul: Consul, keys: Keys, prefix: str) -> Snapshot:
     """What the leader says; RegistryError if nothing is left because the registry itself is gone."""
     snapshot = await consul.read(prefix, consistency="consistent")
-    if snapshot.missing and await meta.read(consul, keys) is None:
-        raise RegistryError(
-            f"{prefix}: nothing there, and no {keys.meta} either: another root, a token that may not read, "
-            "or a Consul that has lost its data"
-        )
+    if snapshot.missing:
+        await meta.expect(consul, keys, prefix)
     return snapshot
 
 
