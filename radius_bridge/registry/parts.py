@@ -7,7 +7,7 @@ import asyncio
 import re
 import time
 from bisect import bisect_left
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar
 
 from radius_bridge.registry.consul import Consul
@@ -78,6 +78,14 @@ async def read_parts(
 def slices(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:
     """The items, up to `size` of them at a time: for what is to be done between two turns of the event loop."""
     return (items[start : start + size] for start in range(0, len(items), size))
+
+
+async def gently(items: Iterable[_T], size: int) -> AsyncIterator[_T]:
+    """The items, with a turn of the event loop for others after every `size` of them."""
+    for place, item in enumerate(items, 1):
+        yield item
+        if not place % size:
+            await asyncio.sleep(0)
 
 
 def _shared(one: str, other: str) -> int:
