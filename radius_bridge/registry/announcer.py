@@ -198,7 +198,7 @@ class Announcer:
     async def _was_ours(self, tried: list[bytes]) -> bool:
         """After a conflict: True if one of our tries had succeeded. If not, the next one can."""
         try:
-            entry = await self._consul.get(self._key, consistent=True)
+            entry = await self._consul.get(self._key, consistency="consistent")
         except RegistryError:
             await asyncio.sleep(backoff(0, BACKOFF))
             return False

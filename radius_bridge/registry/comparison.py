@@ -26,7 +26,8 @@ class Comparison:
     def __init__(self, view: View, root: str, folder: str, since: Mapping[Class, int | None], now: float) -> None:
         """`since`: the classes to compare for, each with the index up to which everything has been announced.
 
-        None: nobody has announced anything before. `root` ends with a slash; `now` is in epoch seconds.
+        0: it was empty then; None: nobody has announced anything before. `root` ends with a slash; `now` is in epoch
+        seconds.
         """
         self._view = view
         self._root = len(root)
@@ -42,6 +43,8 @@ class Comparison:
         self.folder = folder
         self.index = 0
         """The index of the listing of the folder's keys; set it before `look_for`."""
+        self.is_empty = False
+        """True if the listing had none: its index then tells of other folders."""
 
     def note(self, keys: Iterable[str]) -> None:
         """These keys have become others in the view."""
@@ -87,6 +90,11 @@ class Comparison:
             else:
                 self._suspect(writers, gone)
 
+    @property
+    def done(self) -> int:
+        """`since` for the next comparison."""
+        return 0 if self.is_empty else self.index
+
     def settle(self) -> dict[Class, list[Change]]:
         """What nobody has announced meanwhile, by class.
 
@@ -101,7 +109,8 @@ class Comparison:
         for writers, change in self._unwitnessed:
             found[writers].append(change)
         since = self._since.get(Class.ENGINEER)
-        if since is not None and since < self._floor and self.index > self._newest and not self._is_shared():
+        is_deletion = self.index > self._newest and not (self.is_empty and since == 0)
+        if since is not None and since < self._floor and is_deletion and not self._is_shared():
             self._again.add(Class.ENGINEER)  # something was deleted, and nobody can say what
         for writers, changes in found.items():
             if writers in self._again or len(changes) > TOO_MANY:

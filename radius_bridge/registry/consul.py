@@ -56,9 +56,9 @@ class Consul:
         """Closes all connections; calls in flight fail."""
         await self._client.close()
 
-    async def get(self, key: str, *, consistent: bool = False) -> Entry | None:
+    async def get(self, key: str, *, consistency: Consistency = "default") -> Entry | None:
         """The entry of one key; None if it does not exist."""
-        reply = await self._get(f"/v1/kv/{key}", [("consistent", "1")] if consistent else [], TIMEOUT)
+        reply = await self._get(f"/v1/kv/{key}", _asked(consistency), TIMEOUT)
         return None if reply.code == 404 else decoded(decode_entries, reply.body, key)[0]
 
     async def get_many(self, keys: Iterable[str], *, consistent: bool = False) -> dict[str, Entry]:
@@ -85,9 +85,7 @@ class Consul:
     ) -> Snapshot:
         """Everything below `prefix`. With an `index`, waits up to `wait` seconds for a change since."""
         params, timeout = _waiting([("recurse", "1")], index, wait)
-        if consistency != "default":
-            params.append((consistency, "1"))
-        reply = await self._get(f"/v1/kv/{prefix}", params, timeout)
+        reply = await self._get(f"/v1/kv/{prefix}", [*params, *_asked(consistency)], timeout)
         missing = reply.code == 404
         return Snapshot(
             index=_index(reply, prefix),
@@ -97,9 +95,9 @@ class Consul:
             known_leader=reply.headers.get("X-Consul-KnownLeader", "true") == "true",
         )
 
-    async def read_keys(self, prefix: str, *, consistent: bool = False) -> Listing:
+    async def read_keys(self, prefix: str, *, consistency: Consistency = "default") -> Listing:
         """All keys below `prefix`, in their order; a quarter of the work and of the octets that `read` takes."""
-        params = [("keys", "1"), *([("consistent", "1")] if consistent else [])]
+        params = [("keys", "1"), *_asked(consistency)]
         reply = await self._get(f"/v1/kv/{prefix}", params, READ_TIMEOUT)
         missing = reply.code == 404
         found = () if missing else await answers.keys(reply.body, prefix)
@@ -231,6 +229,10 @@ class Consul:
             raise RegistryError(f"{what}: Consul at {self.settings.url} did not answer in time") from error
         except (aiohttp.ClientError, OSError) as error:
             raise RegistryError(f"{what}: Consul at {self.settings.url} cannot be reached ({error})") from error
+
+
+def _asked(consistency: Consistency) -> list[tuple[str, str]]:
+    return [] if consistency == "default" else [(consistency, "1")]
 
 
 def _waiting(params: list[tuple[str, str]], index: int, wait: float) -> tuple[list[tuple[str, str]], float]:

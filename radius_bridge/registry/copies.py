@@ -203,7 +203,7 @@ class Copy:
                 f"{self._keys.bindings}: {self._name} keeps bindings of its own, so some bridge records there: "
                 f"take it out of [datacenters] copies, or have that bridge record in {self._datacenters.home}"
             )
-        entry = await self._consul.get(self._keys.copy, consistent=True)
+        entry = await self._consul.get(self._keys.copy, consistency="consistent")
         before = None if entry is None else _decode(entry.value)
         if before and before.home != self._datacenters.home and self._clock() - before.at < ABANDONED:
             raise RegistryError(f"{self._keys.copy}: {self._name} is a copy of {before.home}: it cannot have two homes")
@@ -235,7 +235,7 @@ class Copy:
 
         If not, and we still lead at home, then that datacenter's Consul has gone back: takes it over again.
         """
-        entry = await self._consul.get(self._keys.copy, consistent=True)
+        entry = await self._consul.get(self._keys.copy, consistency="consistent")
         found = None if entry is None else _decode(entry.value)
         if entry is None or found is None or found.by != self._fence.by:
             self._fence = _nobody(self._datacenters)

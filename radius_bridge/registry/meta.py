@@ -3,7 +3,7 @@
 import uuid
 from contextlib import suppress
 
-from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.consul import Consistency, Consul
 from radius_bridge.registry.errors import Conflict, RegistryError
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Op
@@ -25,9 +25,9 @@ async def ensure(consul: Consul, keys: Keys) -> Meta:
     return found
 
 
-async def read(consul: Consul, keys: Keys) -> Meta | None:
+async def read(consul: Consul, keys: Keys, *, consistency: Consistency = "consistent") -> Meta | None:
     """The sentinel; None if there is none. Raises BadRecord, RegistryError."""
-    entry = await consul.get(keys.meta, consistent=True)
+    entry = await consul.get(keys.meta, consistency=consistency)
     return None if entry is None else decode_meta(entry.key, entry.value)
 
 

@@ -61,7 +61,7 @@ class _Lead:
     announcer: Announcer
     leadership: Leadership
     done: dict[str, int]
-    """By folder, the index up to which everything is announced."""
+    """By folder, the index up to which everything is announced; 0 if it was empty."""
 
 
 class Publisher:
@@ -171,7 +171,7 @@ class Publisher:
                 lead = leads[writers]
                 if self._leads.get(writers) is lead and lead.leadership.holds():
                     await self._announce(lead.announcer, comparison.folder, changes)
-                    lead.done[comparison.folder] = comparison.index
+                    lead.done[comparison.folder] = comparison.done
         for writers, lead in leads.items():
             await self._consul.transact([Op.set(self._mark(writers), msgspec.json.encode(lead.done))])
 
@@ -196,9 +196,9 @@ class Publisher:
         self.counters["readings"] += 1
         listing = await self._consul.read_keys(folder)
         if listing.missing:
-            listing = await self._consul.read_keys(folder, consistent=True)
+            listing = await self._consul.read_keys(folder, consistency="consistent")
             await meta.expect(self._consul, self._keys, folder)
-        comparison.index = listing.index
+        comparison.index, comparison.is_empty = listing.index, listing.missing
         stands: set[str] = set()
         for lot in slices(listing.keys, SLICE):
             stands.update(lot)
@@ -217,7 +217,7 @@ class Publisher:
 
     async def _published(self, writers: Class) -> dict[str, int]:
         """By folder, the index up to which an earlier leader has announced everything."""
-        entry = await self._consul.get(self._mark(writers), consistent=True)
+        entry = await self._consul.get(self._mark(writers), consistency="consistent")
         try:
             return {} if entry is None else msgspec.json.decode(entry.value, type=dict[str, int])
         except msgspec.DecodeError:

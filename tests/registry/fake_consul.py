@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 
-from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.consul import Consistency, Consul
 from radius_bridge.registry.errors import Conflict, RegistryError
 from radius_bridge.registry.kv import MAX_OPS, Committed, Entry, Op
 from radius_bridge.registry.settings import ConsulSettings
@@ -37,7 +37,7 @@ class FakeConsul(Consul):
     async def close(self) -> None:
         """Nothing is open."""
 
-    async def get(self, key: str, *, consistent: bool = False) -> Entry | None:
+    async def get(self, key: str, *, consistency: Consistency = "default") -> Entry | None:
         return (await self.get_many([key])).get(key)
 
     async def get_many(self, keys: Iterable[str], *, consistent: bool = False) -> dict[str, Entry]:

@@ -97,3 +97,18 @@ def test_a_folder_read_again_meanwhile_hides_nothing(view: View) -> None:
     view.begin(FOLDER)
     view.complete(FOLDER, 11, [Entry(ALICE, 11, raw=b"1900000000"), Entry(STAFF, 10, raw=b"-1")])
     assert compared.settle()[Class.BRIDGE] == [Change(ALICE, b"1900000000", 11)]
+
+
+def test_what_an_engineer_deleted_before_we_followed_is_read_again_by_all_since_nobody_can_name_it() -> None:
+    view = View()
+    view.cover("befw/$service$/")
+    view.begin("befw/$service$/")
+    view.complete("befw/$service$/", 20, [])
+
+    def compared(since: int) -> dict[Class, list[Change]]:
+        made = Comparison(view, ROOT, "befw/$service$/", {Class.ENGINEER: since}, NOW)
+        made.index, made.is_empty = 21, True
+        return made.settle()
+
+    assert compared(10) == {Class.ENGINEER: [READ_ALL]}
+    assert compared(0) == {Class.ENGINEER: []}  # it was empty when it was last looked at

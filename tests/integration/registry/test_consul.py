@@ -95,7 +95,7 @@ async def test_a_transaction_tells_its_index_and_an_unchanged_value_keeps_its_ow
     second = await consul.transact([Op.cas(a, b"2", first.index), Op.set(b, b"")])
     assert second.index == second.modified[a] > first.index
     assert second.modified[b] == first.index, "nobody who watches b is woken"
-    entry = await consul.get(a, consistent=True)
+    entry = await consul.get(a, consistency="consistent")
     assert entry is not None
     assert entry.modify_index == second.index
 
