@@ -26,10 +26,7 @@ key_prefix "befw/$lock$/" {
 key "befw/$meta$" {
   policy = "write"
 }
-# Copies in other datacenters ([datacenters] copies): there this token must be known too, so it cannot be a local one.
-key "befw/$copy$" {
-  policy = "write"
-}
+# With copies in other datacenters; there the token needs copies.hcl.
 key "befw/$datacenters$" {
   policy = "write"
 }

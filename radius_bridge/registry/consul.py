@@ -56,19 +56,21 @@ class Consul:
         """Closes all connections; calls in flight fail."""
         await self._client.close()
 
-    async def get(self, key: str, *, consistency: Consistency = "default") -> Entry | None:
+    async def get(self, key: str, *, consistency: Consistency = "default", timeout: float = TIMEOUT) -> Entry | None:
         """The entry of one key; None if it does not exist."""
-        reply = await self._get(f"/v1/kv/{key}", _asked(consistency), TIMEOUT)
+        reply = await self._get(f"/v1/kv/{key}", _asked(consistency), timeout)
         return None if reply.code == 404 else decoded(decode_entries, reply.body, key)[0]
 
-    async def get_many(self, keys: Iterable[str], *, consistent: bool = False) -> dict[str, Entry]:
+    async def get_many(
+        self, keys: Iterable[str], *, consistent: bool = False, timeout: float = TIMEOUT
+    ) -> dict[str, Entry]:
         """The entries of those keys that exist; 64 at a time they are of one moment."""
         wanted = list(keys)
         entries: dict[str, Entry] = {}
         while wanted:
             lot, rest = wanted[:MAX_OPS], wanted[MAX_OPS:]
             try:
-                answer = await self._transact([Op("get", key) for key in lot], consistent, TIMEOUT)
+                answer = await self._transact([Op("get", key) for key in lot], consistent, timeout)
             except Conflict as conflict:  # a key that does not exist fails the whole: ask for the others
                 wanted = [key for place, key in enumerate(lot) if place not in conflict.failed] + rest
                 continue

@@ -28,6 +28,7 @@ from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.known import LIMIT, Known
 from radius_bridge.registry.kv import MAX_BYTES, MAX_OPS, Committed, Entry, Op
 from radius_bridge.registry.records import changes, decode_binding, members
+from radius_bridge.registry.transport import TRY_TIMEOUT
 
 LAST_WORDS: Final = 4.0
 """Seconds that `close` leaves for what is to be announced."""
@@ -222,7 +223,7 @@ class Lanes:
             ops = [op for part in parts for op in part.ops]
             self.counters["transactions"] += 1
             self.counters["operations"] += len(ops)
-            done = await self._consul.transact(ops)
+            done = await self._consul.transact(ops, timeout=TRY_TIMEOUT)
         except Conflict as conflict:
             # Another bridge wrote, or the sweeper did. Nothing is wrong: read what failed, and build anew.
             self.counters["conflicts"] += 1
@@ -273,7 +274,7 @@ class Lanes:
     async def _read_again(self, lane: _Lane) -> None:
         doubtful = [address for address in lane.doubtful if address in lane.pending]
         keys = {self._keys.binding(address): address for address in doubtful}
-        entries = await self._consul.get_many(keys, consistent=True)
+        entries = await self._consul.get_many(keys, consistent=True, timeout=TRY_TIMEOUT)
         for key, address in keys.items():
             entry = entries.get(key)
             if entry is None:

@@ -12,6 +12,14 @@ from radius_bridge.registry.settings import ConsulSettings
 TIMEOUT: Final = 5.0
 """Seconds for a request that does not wait for anything."""
 
+TRY_TIMEOUT: Final = 2.0
+"""Seconds for a request that a login waits for, and that is made again if it fails.
+
+A server that hangs answers nobody: not who has asked it, nor who asks again, until Consul has found out. Others have
+elected a leader within about two seconds, and only who asks anew meets it. A Consul that is merely slow loses nothing:
+who asks again reads first, and finds what was committed meanwhile.
+"""
+
 _CONNECTIONS: Final = 64
 """Lanes and long polls stay far below it, and it below Consul's 200 connections per client address."""
 

@@ -37,10 +37,12 @@ class FakeConsul(Consul):
     async def close(self) -> None:
         """Nothing is open."""
 
-    async def get(self, key: str, *, consistency: Consistency = "default") -> Entry | None:
+    async def get(self, key: str, *, consistency: Consistency = "default", timeout: float = 5.0) -> Entry | None:
         return (await self.get_many([key])).get(key)
 
-    async def get_many(self, keys: Iterable[str], *, consistent: bool = False) -> dict[str, Entry]:
+    async def get_many(
+        self, keys: Iterable[str], *, consistent: bool = False, timeout: float = 5.0
+    ) -> dict[str, Entry]:
         await asyncio.sleep(0)
         if self.next_fault() is not Fault.NONE:
             raise RegistryError("no answer")

@@ -10,7 +10,8 @@ import pytest
 from radius_bridge.registry import datacenters, meta, notices
 from radius_bridge.registry.announcer import Announcer
 from radius_bridge.registry.consul import Consul
-from radius_bridge.registry.copies import Copies, Copy
+from radius_bridge.registry.copies import Copies
+from radius_bridge.registry.copying import Copy
 from radius_bridge.registry.datacenters import Datacenters
 from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.feed import Class
