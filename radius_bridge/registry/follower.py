@@ -14,11 +14,12 @@ import structlog
 from radius_bridge.registry import meta, poll
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
-from radius_bridge.registry.feed import News, class_of
+from radius_bridge.registry.feed import class_of
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Entry, Snapshot
 from radius_bridge.registry.parts import gently
 from radius_bridge.registry.poll import Poll, backoff, confirmed
+from radius_bridge.registry.positions import News
 from radius_bridge.registry.view import Changed, View
 
 GAP_SPREAD: Final = 2.0

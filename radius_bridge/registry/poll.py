@@ -12,9 +12,9 @@ import structlog
 from radius_bridge.registry import meta
 from radius_bridge.registry.consul import Consistency, Consul
 from radius_bridge.registry.errors import RegistryError
-from radius_bridge.registry.feed import AWAY, News, Positions
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Snapshot
+from radius_bridge.registry.positions import AWAY, News, Positions
 
 WAIT: Final = 30.0
 """Seconds that one poll waits: after a restore from an older snapshot a blocked poll can be blind."""
