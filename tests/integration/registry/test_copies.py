@@ -132,6 +132,7 @@ async def test_a_restart_compares_and_leaves_alone_what_engineers_wrote_there(
             Op.set(user(keys, "moved"), LATER),
             Op.set(user(keys, "over"), b"1"),
             Op.set(staff, b"-1"),
+            Op.set(f"{keys.groups}$staff$/$user.over$", b"1"),
         ]
     )
     at_home = {user(keys, "new"): LATER, user(keys, "moved"): b"-1"}

@@ -19,9 +19,10 @@ from radius_bridge.registry.errors import NotRecorded
 from radius_bridge.registry.feed import MAX_RECORD, Change, Class, decode_record, record_key
 from radius_bridge.registry.follower import Follower
 from radius_bridge.registry.keys import Keys
-from radius_bridge.registry.kv import Op
+from radius_bridge.registry.kv import MAX_OPS, Op
 from radius_bridge.registry.lanes import Lanes
 from radius_bridge.registry.neighbours import Neighbours
+from radius_bridge.registry.parts import PART
 from radius_bridge.registry.publisher import Publisher
 from radius_bridge.registry.settings import ConsulSettings
 from radius_bridge.registry.view import Changed
@@ -219,6 +220,27 @@ async def test_what_another_program_puts_or_deletes_is_heard_of_within_15_second
         await eventually(lambda: _agree(consul, keys, host), within=15)
         assert host.follower.counters["gaps"] == 0
         assert host.follower.counters["reads"] == 3
+
+
+async def test_of_many_keys_that_are_read_in_parts_nothing_is_missed(
+    consul: Consul, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "EVERY", 0.5)
+    monkeypatch.setattr(publisher_module, "SPREAD", 0.5)
+    await meta.ensure(consul, keys)
+    users = [f"{keys.groups}$user.u{n}$/192.0.2.{n % 200}" for n in range(2 * PART + 100)]
+    for start in range(0, len(users), MAX_OPS):
+        await consul.transact([Op.set(user, b"-1") for user in users[start : start + MAX_OPS]])
+    publisher = Publisher(consul, keys)
+    async with following(consul, keys) as host, running(publisher.run()):
+        await eventually(lambda: _is(publisher.counters["readings"] > 2), within=10)
+        staff, grant = f"{keys.groups}$staff$/{users[0]}", f"{keys.services}ssh_tcp_22/$staff$"
+        await consul.transact([Op.set(users[7], b"1900000000"), Op.delete(users[-7]), Op.set(staff, b"-1")])
+        await consul.transact([Op.set(f"{keys.groups}$user.new$/192.0.2.1", b"-1"), Op.set(grant, b"-1")])
+        await eventually(lambda: _agree(consul, keys, host), within=10)
+        assert host.follower.counters["reads"] == 3
+        assert publisher.counters["announced"] == 5
+        assert publisher.counters["restored"] == 0
 
 
 async def test_what_is_put_or_deleted_while_nobody_publishes_is_heard_of_when_somebody_does_again(
