@@ -91,8 +91,14 @@ class Comparison:
                 self._suspect(writers, gone)
 
     @property
-    def done(self) -> int:
+    def is_overtaken(self) -> bool:
+        """True if the folder was read again meanwhile: nobody can say what of it hosts were told."""
+        return self._view.floor(self.folder) != self._floor
+
+    def done(self, writers: Class) -> int | None:
         """`since` for the next comparison."""
+        if self.is_overtaken:
+            return self._since[writers]
         return 0 if self.is_empty else self.index
 
     def settle(self) -> dict[Class, list[Change]]:
@@ -101,10 +107,8 @@ class Comparison:
         A READ_ALL among it says that Consul has gone back, or that it is too much.
         """
         found: dict[Class, list[Change]] = {each: [] for each in self._since}
-        # If the folder was read again meanwhile, nobody can say what of it hosts were told.
-        is_reread = self._view.floor(self.folder) != self._floor
         for writers, change in self._suspects:
-            if is_reread or self._view.index(change.key) < change.index:
+            if self.is_overtaken or self._view.index(change.key) < change.index:
                 found[writers].append(change)
         for writers, change in self._unwitnessed:
             found[writers].append(change)

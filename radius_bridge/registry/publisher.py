@@ -171,7 +171,9 @@ class Publisher:
                 lead = leads[writers]
                 if self._leads.get(writers) is lead and lead.leadership.holds():
                     await self._announce(lead.announcer, comparison.folder, changes)
-                    lead.done[comparison.folder] = comparison.done
+                    done = comparison.done(writers)
+                    if done is not None:
+                        lead.done[comparison.folder] = done
         for writers, lead in leads.items():
             await self._consul.transact([Op.set(self._mark(writers), msgspec.json.encode(lead.done))])
 

@@ -35,6 +35,7 @@ def test_what_everybody_knows_is_no_news(view: View) -> None:
     compared.look([Entry(ALICE, 9, raw=b"-1"), Entry(STAFF, 10, raw=b"-1")])
     compared.look_for([ALICE, STAFF], {ALICE, STAFF})
     assert compared.settle() == {Class.BRIDGE: [], Class.ENGINEER: []}
+    assert compared.done(Class.BRIDGE) == 12
 
 
 def test_each_class_hears_what_its_writers_may_name(view: View) -> None:
@@ -97,6 +98,7 @@ def test_a_folder_read_again_meanwhile_hides_nothing(view: View) -> None:
     view.begin(FOLDER)
     view.complete(FOLDER, 11, [Entry(ALICE, 11, raw=b"1900000000"), Entry(STAFF, 10, raw=b"-1")])
     assert compared.settle()[Class.BRIDGE] == [Change(ALICE, b"1900000000", 11)]
+    assert compared.done(Class.BRIDGE) is None  # the next one has to look at all of it again
 
 
 def test_what_an_engineer_deleted_before_we_followed_is_read_again_by_all_since_nobody_can_name_it() -> None:
