@@ -9,7 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
@@ -62,6 +62,13 @@ class _Lead:
     leadership: Leadership
     done: dict[str, int]
     """By folder, the index up to which everything is announced; 0 if it was empty."""
+    failed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a round failed: another bridge may fare better."""
+
+    async def until_failed(self) -> None:
+        """Raises RegistryError when a round has failed."""
+        await self.failed.wait()
+        raise RegistryError("cannot publish")
 
 
 class Publisher:
@@ -120,12 +127,13 @@ class Publisher:
     async def _lead(self, writers: Class, leadership: Leadership) -> None:
         """The leader's work. Raises LeadershipLost, RegistryError."""
         announcer = Announcer(self._consul, self._keys, writers, clock=self._clock)
-        self._leads[writers] = _Lead(announcer, leadership, await self._published(writers))
+        lead = self._leads[writers] = _Lead(announcer, leadership, await self._published(writers))
         self._elected.set()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(announcer.run(), name="publisher's announcer")
                 tasks.create_task(self._sweep(writers, leadership), name="feed's sweeper")
+                tasks.create_task(lead.until_failed(), name="publisher's leadership")
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
         finally:
@@ -133,23 +141,22 @@ class Publisher:
 
     async def _publish(self) -> None:
         """Reads and announces for all classes that we lead: what they share is read once."""
-        failing = False
         while True:
             await self.follower.wait_complete()
             began = time.monotonic()
             self._elected.clear()
+            leads = dict(self._leads)
             try:
-                await self._round(dict(self._leads))
-                failing = False
+                await self._round(leads)
             except RegistryError as error:
                 self.counters["failures"] += 1
-                if not failing:
-                    _log.warning("cannot publish for now", error=str(error))
-                failing = True
+                _log.warning("cannot publish for now", error=str(error))
+                for lead in leads.values():
+                    lead.failed.set()
             finally:
                 self._comparisons.clear()
             try:
-                async with asyncio.timeout(began + EVERY - time.monotonic()):
+                async with asyncio.timeout(max(GRACE, began + EVERY - time.monotonic())):
                     await self._elected.wait()
             except TimeoutError:
                 continue
@@ -175,7 +182,8 @@ class Publisher:
                     if done is not None:
                         lead.done[comparison.folder] = done
         for writers, lead in leads.items():
-            await self._consul.transact([Op.set(self._mark(writers), msgspec.json.encode(lead.done))])
+            if self._leads.get(writers) is lead:
+                await self._consul.transact([Op.set(self._mark(writers), msgspec.json.encode(lead.done))])
 
     async def _announce(self, announcer: Announcer, folder: str, changes: list[Change]) -> None:
         if not changes:
