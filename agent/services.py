@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from radius_bridge.policy.services import Ports, Service, from_consul, from_file
-from radius_bridge.registry.consul import AgentService
+from radius_bridge.registry.answers import AgentService
 
 FORGET_AFTER = 86400.0
 """A service that is gone for this long (seconds) is no longer protected; until then its rules stay.

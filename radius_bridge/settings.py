@@ -38,7 +38,7 @@ from radius_bridge.radius.clients import Client, Clients, Networks
 from radius_bridge.radius.dictionary import with_sites
 from radius_bridge.radius.sockets import endpoint
 from radius_bridge.radius.users import Users
-from radius_bridge.registry.settings import ConsulSettings
+from radius_bridge.registry.settings import ConsulSettings, PlainUrl
 
 SHORTEST_SECRET = 8
 """Octets. RFC 2865 §3 wants 16; fewer than 8 are found by trying them all on one captured packet."""
@@ -316,6 +316,15 @@ class DatacentersSettings(BaseModel):
 
     copies: tuple[Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9_-]+$")], ...] = ()
     """Datacenters besides the home (`consul.datacenter`, or the agent's own) that get a copy of its users' groups."""
+    urls: dict[str, PlainUrl] = {}
+    """Consul's HTTP API in some of them, to be asked directly; the others are reached through `consul.url`."""
+
+    @model_validator(mode="after")
+    def _urls_are_of_copies(self) -> Self:
+        unknown = sorted(self.urls.keys() - set(self.copies))
+        if unknown:
+            raise ValueError(f"urls names {', '.join(unknown)}: add it to copies, or take it out")
+        return self
 
 
 class Settings(BaseModel):

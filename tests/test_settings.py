@@ -106,6 +106,7 @@ def test_every_line_of_the_example_is_right_when_it_is_switched_on(file: Path, t
     text = text.replace("/etc/radius-bridge/lease-token", str(secret))
     made = settings(file, text.replace("/etc/radius-bridge/dictionaries", str(tmp_path)))
     assert made.radius.addresses == DEFAULT  # the example shows what holds anyway
+    assert made.datacenters.urls == {"dc2": "https://consul.dc2.example.org:8501"}
     assert made.metrics is not None
     assert made.client[0].lease == 12 * 3600
     users = made.rules().users
@@ -202,6 +203,16 @@ def test_every_line_of_the_example_is_right_when_it_is_switched_on(file: Path, t
         ("[[client]]", '[radius]\nlisten = ["1.2.3.4:65536"]\n[[client]]', "such as 0.0.0.0:1813 or [::]:1813"),
         ("[[client]]", '[consul]\nurl = "consul"\n[[client]]', "consul.url = 'consul': write scheme, host and port"),
         ("[[client]]", '[consul]\nrot = "x"\n[[client]]', "consul.rot: no such key (did you mean root?)"),
+        (
+            "[[client]]",
+            '[datacenters]\ncopies = ["dc2"]\nurls.dc3 = "https://consul:8501"\n[[client]]',
+            "datacenters: urls names dc3: add it to copies, or take it out",
+        ),
+        (
+            "[[client]]",
+            '[datacenters]\ncopies = ["dc2"]\nurls.dc2 = "consul:8501"\n[[client]]',
+            "datacenters.urls.dc2 = 'consul:8501': write scheme, host and port",
+        ),
         ('secret = "a shared secret!"', "", "client[0]: there is no secret: set exactly one of secret_file,"),
         ('secret = "a shared secret!"', 'secret = ""', "client[0]: secret is empty: use 8 or more"),
         ('secret = "a shared secret!"', 'secret = "short"', "client[0]: secret has 5 octets: use 8 or more"),

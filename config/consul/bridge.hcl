@@ -35,10 +35,7 @@ key "befw/$meta$" {
 key "befw/$names$" {
   policy = "write"
 }
-# Copies in other datacenters ([datacenters] copies): there this token must be known too, so it cannot be a local one.
-key "befw/$copy$" {
-  policy = "write"
-}
+# With copies in other datacenters; there the token needs copies.hcl.
 key "befw/$datacenters$" {
   policy = "write"
 }

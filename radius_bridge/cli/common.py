@@ -23,7 +23,7 @@ from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.naming import read as read_naming
-from radius_bridge.registry.settings import ConsulSettings
+from radius_bridge.registry.settings import ConsulSettings, plain_url
 
 T = TypeVar("T")
 
@@ -71,23 +71,28 @@ def consul_settings() -> ConsulSettings:
         fail(f"environment (CONSUL_HTTP_ADDR, RADIUS_BRIDGE_ROOT, …): {problems}", USAGE)
 
 
-async def find_datacenters(consul: Consul, keys: Keys) -> tuple[str, ...]:
-    """The datacenters that have the registry, home first: RADIUS_BRIDGE_DATACENTERS, or what the bridge recorded.
+async def find_datacenters(consul: Consul, keys: Keys) -> dict[str, ConsulSettings]:
+    """How to reach the datacenters that have the registry, home first.
 
-    Empty if neither says: then the one of the Consul agent is all there is. Raises ValueError, RegistryError.
+    RADIUS_BRIDGE_DATACENTERS names them (`dc1,dc2=https://consul.dc2:8501`: dc2 through its own Consul), or what the
+    bridge recorded does. Empty if neither says: then that of the Consul agent is all there is. Raises ValueError,
+    RegistryError.
     """
     told = os.environ.get("RADIUS_BRIDGE_DATACENTERS", "")
     if told:
-        return tuple(dict.fromkeys(name.strip() for name in told.split(",")))
+        places = [place.strip().partition("=") for place in told.split(",")]
+        return {name: _in_datacenter(consul.settings, name, url) for name, _, url in places}
     found = await datacenters.read(consul, keys)
-    return () if found is None else found.all
+    return {} if found is None else {name: _in_datacenter(consul.settings, name, "") for name in found.all}
 
 
-def in_datacenter(settings: ConsulSettings, name: str) -> ConsulSettings:
-    """The same Consul agent, asked about another datacenter ("": its own). Raises ValueError for a bad name."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]*", name):
+def _in_datacenter(settings: ConsulSettings, name: str, url: str) -> ConsulSettings:
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"RADIUS_BRIDGE_DATACENTERS: {name!r} is no datacenter: write dc1,dc2")
-    return settings.model_copy(update={"datacenter": name or None})
+    try:
+        return settings.in_datacenter(name, plain_url(url) if url else "")
+    except ValueError as error:
+        raise ValueError(f"RADIUS_BRIDGE_DATACENTERS: {name}={url}: {error}") from None
 
 
 def with_consul(work: Callable[[Consul, Keys], Awaitable[T]], *, at_home: bool = True) -> T:
@@ -100,10 +105,10 @@ def with_consul(work: Callable[[Consul, Keys], Awaitable[T]], *, at_home: bool =
 
     async def connected() -> T:
         async with Consul(settings) as consul:
-            names = await find_datacenters(consul, keys) if at_home else ()
-            if not names:
+            places = await find_datacenters(consul, keys) if at_home else {}
+            if not places:
                 return await work(consul, keys)
-        async with Consul(in_datacenter(settings, names[0])) as home:
+        async with Consul(next(iter(places.values()))) as home:
             return await work(home, keys)
 
     try:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import typer
 
-from radius_bridge.cli.common import FAILED, USAGE, consul_settings, fail, find_datacenters, in_datacenter
+from radius_bridge.cli.common import FAILED, USAGE, consul_settings, fail, find_datacenters
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import Forbidden, RegistryError
 from radius_bridge.registry.keys import Keys
@@ -55,13 +55,13 @@ def everywhere(work: Callable[[Consul, Keys], Awaitable[T]], *, patience: float 
     settings = consul_settings()
     keys = Keys(settings.root)
     results: Results[T] = Results()
-    names: tuple[str, ...] = ("",)
+    places = {"": settings}
 
     async def write(name: str, until: float) -> None:
         told = 0.0
         while True:
             try:
-                async with Consul(in_datacenter(settings, name)) as consul:
+                async with Consul(places[name]) as consul:
                     await ensure(consul, keys)
                     results.done[name] = await work(consul, keys)
                 results.failed.pop(name, None)
@@ -79,12 +79,12 @@ def everywhere(work: Callable[[Consul, Keys], Awaitable[T]], *, patience: float 
             await asyncio.sleep(AGAIN)
 
     async def all_of_them() -> None:
-        nonlocal names
+        nonlocal places
         async with Consul(settings) as consul:
-            names = await find_datacenters(consul, keys) or ("",)
+            places = await find_datacenters(consul, keys) or places
         until = time.monotonic() + patience
         async with asyncio.TaskGroup() as tasks:
-            for name in names:
+            for name in places:
                 tasks.create_task(write(name, until), name=f"write in {name}")
 
     try:
@@ -96,7 +96,7 @@ def everywhere(work: Callable[[Consul, Keys], Awaitable[T]], *, patience: float 
     except ExceptionGroup as group:
         fail(str(group.exceptions[0]), USAGE)
     except KeyboardInterrupt:
-        for name in names:
+        for name in places:
             if name not in results.done:
                 results.failed.setdefault(name, "interrupted")
     return results

@@ -139,10 +139,9 @@ async def _listen(
         where = await _load(consul, keys, lanes, settings, stop)
         if where is None:
             return
-        others = {
-            name: await stack.enter_async_context(Consul(settings.consul.model_copy(update={"datacenter": name})))
-            for name in where.copies
-        }
+        urls = settings.datacenters.urls
+        elsewhere = {name: settings.consul.in_datacenter(name, urls.get(name, "")) for name in where.copies}
+        others = {name: await stack.enter_async_context(Consul(each)) for name, each in elsewhere.items()}
         copies = Copies(consul, keys, where, others)
         # Hundreds of thousands of records stay; looking through them for garbage would stop everything for a second.
         gc.collect()

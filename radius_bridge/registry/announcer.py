@@ -18,6 +18,7 @@ from radius_bridge.registry.feed import ABANDONED, QUIET_BYTES, READ_AGAIN, Chan
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Op
 from radius_bridge.registry.poll import backoff
+from radius_bridge.registry.transport import TRY_TIMEOUT
 
 FIRST_INTERVAL: Final = 0.005
 LONGEST_INTERVAL: Final = 0.1
@@ -172,7 +173,7 @@ class Announcer:
             if not self._index:
                 ops.append(Op.set(f"{self._key.rpartition('/')[0]}/", b""))
             try:
-                done = await self._consul.transact(ops)
+                done = await self._consul.transact(ops, timeout=TRY_TIMEOUT)
             except Conflict:
                 if not await self._was_ours(tried):
                     continue
@@ -198,7 +199,7 @@ class Announcer:
     async def _was_ours(self, tried: list[bytes]) -> bool:
         """After a conflict: True if one of our tries had succeeded. If not, the next one can."""
         try:
-            entry = await self._consul.get(self._key, consistent=True)
+            entry = await self._consul.get(self._key, consistency="consistent", timeout=TRY_TIMEOUT)
         except RegistryError:
             await asyncio.sleep(backoff(0, BACKOFF))
             return False

@@ -5,18 +5,21 @@ import random
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
 import structlog
 
-from radius_bridge.registry import poll
+from radius_bridge.registry import meta, poll
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
-from radius_bridge.registry.feed import News, class_of
+from radius_bridge.registry.feed import class_of
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Entry, Snapshot
+from radius_bridge.registry.parts import gently
 from radius_bridge.registry.poll import Poll, backoff, confirmed
+from radius_bridge.registry.positions import News
 from radius_bridge.registry.view import Changed, View
 
 GAP_SPREAD: Final = 2.0
@@ -34,10 +37,22 @@ REFRESH: Final = (900.0, 1800.0)
 READS: Final = 4
 """Reads at the same time."""
 
+SLICE: Final = 1000
+"""Entries or prefixes that are taken in between two turns of the event loop (some milliseconds)."""
+
 WHOLE: Final = 64
 """From so many prefixes of one folder on, the folder is read whole."""
 
 _log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class _Round:
+    """Reads that go together."""
+
+    failed: bool = False
+    empty: list[tuple[str, Snapshot, dict[str, int]]] = field(default_factory=list)
+    """What Consul said is not there, with the prefixes that this says something about."""
 
 
 class Follower:
@@ -217,58 +232,82 @@ class Follower:
     async def _read(self, prefixes: set[str]) -> None:
         """Reads prefixes; many of one folder together."""
         folders: defaultdict[str, set[str]] = defaultdict(set)
-        for prefix in prefixes:
+        async for prefix in gently(prefixes, SLICE):
             folders[_folder(prefix)].add(prefix)
         jobs: list[tuple[str, set[str]]] = []
         for folder, within in folders.items():
             jobs += [(folder, within)] if len(within) > WHOLE else [(prefix, {prefix}) for prefix in within]
         gate = asyncio.Semaphore(READS)
-        failed = False
+        round_ = _Round()
 
         async def work(what: str, covers: set[str]) -> None:
-            nonlocal failed
             async with gate:
-                misses = {prefix: self._wanting.get(prefix, 0) for prefix in covers}
-                for prefix in covers:
+                misses: dict[str, int] = {}
+                async for prefix in gently(covers, SLICE):
+                    misses[prefix] = self._wanting.get(prefix, 0)
                     self.view.begin(prefix)
                 try:
                     snapshot = await self._ask(what, covers)
                 except RegistryError as error:
-                    failed = True
+                    round_.failed = True
                     self._note_failure(what, covers, error)
                     return
-            self._complete(snapshot, misses)
+                if snapshot.missing:
+                    round_.empty.append((what, snapshot, misses))
+                else:
+                    await self._complete(snapshot, misses)
 
         async with asyncio.TaskGroup() as tasks:
             for what, covers in jobs:
                 tasks.create_task(work(what, covers))
-        self._failures = self._failures + 1 if failed else 0
+        if round_.empty:
+            await self._believe(round_)
+        self._failures = self._failures + 1 if round_.failed else 0
 
     async def _ask(self, what: str, covers: set[str]) -> Snapshot:
         """The leader's answer; one that would take away all or most of what we have, asked for twice."""
         snapshot = await self._consul.read(what)
         self.counters["reads"] += 1
         self.counters["entries_read"] += len(snapshot.entries)
-        known = sum(len(self.view.below(prefix)) for prefix in covers if prefix in self.view.covered)
-        if snapshot.missing or 2 * len(snapshot.entries) < known:
+        known = 0
+        async for prefix in gently(covers, SLICE):
+            known += len(self.view.below(prefix)) if prefix in self.view.covered else 0
+        if 2 * len(snapshot.entries) < known:
             self.counters["confirmed"] += 1
             for prefix in covers:
                 self.view.begin(prefix)
             snapshot = await confirmed(self._consul, self._keys, what)
         return snapshot
 
-    def _complete(self, snapshot: Snapshot, misses: dict[str, int]) -> None:
+    async def _believe(self, round_: _Round) -> None:
+        """What Consul said is not there: the sentinel, read after all of it, tells that from a lost registry."""
+        self.counters["confirmed"] += 1
+        try:
+            await meta.expect(self._consul, self._keys, round_.empty[0][0])
+        except RegistryError as error:
+            round_.failed = True
+            for what, _, misses in round_.empty:
+                self._note_failure(what, set(misses), error)
+            return
+        for _, snapshot, misses in round_.empty:
+            await self._complete(snapshot, misses)
+
+    async def _complete(self, snapshot: Snapshot, misses: dict[str, int]) -> None:
+        """Takes what was read into the view, prefix by prefix, with turns for others in between.
+
+        What has changed is told at the end, all of it: who goes in one place and comes in another is not cut off.
+        """
         lots: dict[str, list[Entry]] = {prefix: [] for prefix in misses}
         for prefix in lots if len(lots) == 1 else ():
             lots[prefix].extend(snapshot.entries)
         if len(lots) > 1:  # all of one folder
             start = len(_folder(next(iter(lots))))
-            for entry in snapshot.entries:
+            async for entry in gently(snapshot.entries, SLICE):
                 prefix = entry.key[: entry.key.find("/", start) + 1]
                 if prefix in lots:
                     lots[prefix].append(entry)
         changed: list[Changed] = []
-        for prefix, entries in lots.items():
+        async for prefix, entries in gently(lots.items(), SLICE):
             changed += self.view.complete(prefix, snapshot.index, entries)
             if self._wanting.get(prefix) == misses[prefix] and self.view.is_complete(prefix):
                 del self._wanting[prefix]

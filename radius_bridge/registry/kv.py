@@ -44,6 +44,17 @@ class Snapshot(msgspec.Struct, frozen=True):
     """False if that server knew no leader."""
 
 
+class Listing(msgspec.Struct, frozen=True):
+    """The keys that stood below one prefix at one moment."""
+
+    index: int
+    """X-Consul-Index, at least 1."""
+    keys: tuple[str, ...]
+    """In their order."""
+    missing: bool
+    """True if Consul said 404: the prefix is empty, *or* hidden from this token."""
+
+
 class Op(msgspec.Struct, frozen=True, omit_defaults=True, rename="pascal"):
     """One operation of a transaction; made by the class methods."""
 

@@ -29,6 +29,7 @@ from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.known import LIMIT, Known
 from radius_bridge.registry.kv import Committed, Entry
 from radius_bridge.registry.records import everybodys
+from radius_bridge.registry.transport import TRY_TIMEOUT
 from radius_bridge.registry.turn import Added, MayBind, Overlay, Refresh, Turn, Work
 
 LAST_WORDS: Final = 4.0
@@ -232,7 +233,7 @@ class Lanes:
             if ops:
                 self.counters["transactions"] += 1
                 self.counters["operations"] += len(ops)
-                done = await self._consul.transact(ops)
+                done = await self._consul.transact(ops, timeout=TRY_TIMEOUT)
         except Conflict as conflict:
             # Another writer was faster. Nothing is wrong: read what failed, and build anew.
             self.counters["conflicts"] += 1
@@ -303,7 +304,7 @@ class Lanes:
 
     async def _read_again(self, lane: _Lane) -> None:
         keys = list(lane.doubtful)
-        entries = await self._consul.get_many(keys, consistent=True)
+        entries = await self._consul.get_many(keys, consistent=True, timeout=TRY_TIMEOUT)
         for key in keys:
             entry = entries.get(key)
             if entry is None:

@@ -33,9 +33,13 @@ class Leadership:
         self.fence = Op.check_session(key, session)
         """Put into a transaction, it refuses the whole unless we lead when Consul carries it out."""
 
+    def holds(self) -> bool:
+        """False if our session may be over."""
+        return time.monotonic() < self.until
+
     def check(self) -> None:
         """Raises LeadershipLost if our session may be over. Holds over SIGSTOP: the clock runs on."""
-        if time.monotonic() >= self.until:
+        if not self.holds():
             raise LeadershipLost("the session may be over")
 
 

@@ -10,11 +10,11 @@ from typing import Final
 import structlog
 
 from radius_bridge.registry import meta
-from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.consul import Consistency, Consul
 from radius_bridge.registry.errors import RegistryError
-from radius_bridge.registry.feed import AWAY, News, Positions
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Snapshot
+from radius_bridge.registry.positions import AWAY, News, Positions
 
 WAIT: Final = 30.0
 """Seconds that one poll waits: after a restore from an older snapshot a blocked poll can be blind."""
@@ -52,6 +52,10 @@ class Poll:
         self._positions = Positions(keys)
         self._index = 0
         """The index of the newest answer since the last rewind."""
+        self._generation = ""
+        """Of the registry, as far as we know it."""
+        self._is_another = False
+        """True if it has become another one, and nobody has been told yet."""
         self._followed = False
         """True if the last poll was answered: a record that is new now was written while it waited."""
         self.counters: Counter[str] = Counter()
@@ -72,7 +76,11 @@ class Poll:
         while True:
             asked, asked_at = time.monotonic(), self._clock()
             try:
+                if not self._followed:
+                    await self._check_registry("default")
                 news, snapshot = await self._look(index)
+                if snapshot.index == index:
+                    await self._check_registry("stale")  # nothing is new, so that no news is lost if this fails
             except RegistryError as error:
                 self.counters["failures"] += 1
                 self.trouble = str(error)
@@ -84,6 +92,9 @@ class Poll:
                 failures += 1
                 continue
             failures, self.trouble = 0, ""
+            if self._is_another and not news.rewound:
+                news = self._begin_again(snapshot)
+            self._is_another = False
             # By the clock on the wall: a host that was suspended has been away too.
             answered_at = self._clock()
             news.missed = seen_at > 0 and (asked_at - seen_at > AWAY or answered_at - asked_at > WAIT + AWAY)
@@ -113,13 +124,29 @@ class Poll:
             snapshot = await confirmed(self._consul, self._keys, self._feed)
             news = self._positions.read(snapshot.entries, self._clock())
             if news.rewound or snapshot.index < self._index:
-                self.counters["rewinds"] += 1
-                _log.warning("Consul has gone back: everything is to be read again", feed=self._feed)
-                self._positions.forget()
-                self._positions.read(snapshot.entries, self._clock())
-                news = News(rewound=True)
+                news = self._begin_again(snapshot)
+                self._generation = ""
         self._index = snapshot.index
         return news, snapshot
+
+    async def _check_registry(self, consistency: Consistency) -> None:
+        """Notes if the sentinel is of another generation than it was. Raises RegistryError if it has gone.
+
+        A registry that was lost and begun anew may show in nothing else, once its index has overtaken ours.
+        """
+        found = await meta.read(self._consul, self._keys, consistency=consistency)
+        if found is None and self._generation:
+            found = await meta.expect(self._consul, self._keys, self._feed)
+        generation = "" if found is None else found.generation
+        self._is_another |= self._generation not in ("", generation)
+        self._generation = generation
+
+    def _begin_again(self, snapshot: Snapshot) -> News:
+        self.counters["rewinds"] += 1
+        _log.warning("Consul has gone back: everything is to be read again", feed=self._feed)
+        self._positions.forget()
+        self._positions.read(snapshot.entries, self._clock())
+        return News(rewound=True)
 
     def _note(self, news: News) -> None:
         self.counters["announced"] += len(news.changes)
@@ -143,11 +170,8 @@ class Poll:
 async def confirmed(consul: Consul, keys: Keys, prefix: str) -> Snapshot:
     """What the leader says; RegistryError if nothing is left because the registry itself is gone."""
     snapshot = await consul.read(prefix, consistency="consistent")
-    if snapshot.missing and await meta.read(consul, keys) is None:
-        raise RegistryError(
-            f"{prefix}: nothing there, and no {keys.meta} either: another root, a token that may not read, "
-            "or a Consul that has lost its data"
-        )
+    if snapshot.missing:
+        await meta.expect(consul, keys, prefix)
     return snapshot
 
 

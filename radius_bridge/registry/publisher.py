@@ -9,32 +9,30 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 import structlog
 
-from radius_bridge.policy.expiry import is_over, parse_expiry
+from radius_bridge.registry import meta
 from radius_bridge.registry.announcer import READ_ALL, Announcer
+from radius_bridge.registry.comparison import Comparison
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import Conflict, Forbidden, NotRecorded, RegistryError
-from radius_bridge.registry.feed import (
-    BRIDGE_GROUPS,
-    Change,
-    Class,
-    as_announced,
-    decode_record,
-    is_abandoned,
-)
+from radius_bridge.registry.feed import Change, Class, decode_record, is_abandoned
 from radius_bridge.registry.follower import Follower
 from radius_bridge.registry.keys import Keys
-from radius_bridge.registry.kv import Op, Snapshot
+from radius_bridge.registry.kv import Op
 from radius_bridge.registry.leader import Leader, Leadership
-from radius_bridge.registry.poll import confirmed
+from radius_bridge.registry.parts import read_parts, slices
 from radius_bridge.registry.view import Changed
 
-EVERY: Final = 10.0
-"""Seconds between two readings of a prefix, at most."""
+EVERY: Final = 9.0
+"""Seconds between the beginnings of two readings. With SPREAD and GRACE, less than the 15 that are promised."""
+
+SPREAD: Final = 4.0
+"""Seconds over which a large reading is spread, so that logins hardly feel it."""
 
 GRACE: Final = 1.0
 """Seconds that its writer has to announce a change before we do."""
@@ -42,11 +40,8 @@ GRACE: Final = 1.0
 ANNOUNCE: Final = 10.0
 """Seconds that an announcement may take."""
 
-TOO_MANY: Final = 10_000
-"""Differences from which on it is less to have everybody read again."""
-
-SLICE: Final = 2000
-"""Entries that are compared between two turns of the event loop."""
+SLICE: Final = 500
+"""Entries that are compared between two turns of the event loop (less than a millisecond)."""
 
 REFUSED_PAUSE: Final = 300.0
 """Seconds before we ask again whether Consul's ACL lets us announce."""
@@ -57,6 +52,23 @@ SWEEP_EVERY: Final = 30.0
 _log = structlog.get_logger(__name__)
 
 CLASSES: Final = (Class.BRIDGE, Class.ENGINEER)
+
+
+@dataclass(frozen=True, slots=True)
+class _Lead:
+    """A class of writers that we lead."""
+
+    announcer: Announcer
+    leadership: Leadership
+    done: dict[str, int]
+    """By folder, the index up to which everything is announced; 0 if it was empty."""
+    failed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when a round failed: another bridge may fare better."""
+
+    async def until_failed(self) -> None:
+        """Raises RegistryError when a round has failed."""
+        await self.failed.wait()
+        raise RegistryError("cannot publish")
 
 
 class Publisher:
@@ -71,8 +83,10 @@ class Publisher:
         self._keys = keys
         self._clock = clock
         self.follower = Follower(consul, keys, keys.access_changes, changed=self._note, refresh=False, clock=clock)
-        self._recent: dict[Class, set[str]] = {}
-        """What changed in the view since a reading began."""
+        self._leads: dict[Class, _Lead] = {}
+        self._elected = asyncio.Event()
+        self._comparisons: list[Comparison] = []
+        """Those under way."""
         self.counters: Counter[str] = Counter()
 
     async def run(self, classes: Iterable[Class] = CLASSES) -> None:
@@ -81,6 +95,7 @@ class Publisher:
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self.follower.run(), name="publisher's follower")
+                tasks.create_task(self._publish(), name="publish")
                 for each in classes:
                     tasks.create_task(self._campaign(each), name=f"publish {each.value}")
         except ExceptionGroup as group:
@@ -112,132 +127,115 @@ class Publisher:
     async def _lead(self, writers: Class, leadership: Leadership) -> None:
         """The leader's work. Raises LeadershipLost, RegistryError."""
         announcer = Announcer(self._consul, self._keys, writers, clock=self._clock)
+        lead = self._leads[writers] = _Lead(announcer, leadership, await self._published(writers))
+        self._elected.set()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(announcer.run(), name="publisher's announcer")
                 tasks.create_task(self._sweep(writers, leadership), name="feed's sweeper")
-                tasks.create_task(self._publish(writers, announcer, leadership), name="publish")
+                tasks.create_task(lead.until_failed(), name="publisher's leadership")
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
+        finally:
+            del self._leads[writers]
 
-    async def _publish(self, writers: Class, announcer: Announcer, leadership: Leadership) -> None:
-        done = await self._published(writers)
+    async def _publish(self) -> None:
+        """Reads and announces for all classes that we lead: what they share is read once."""
         while True:
             await self.follower.wait_complete()
-            leadership.check()
             began = time.monotonic()
-            before = dict(done)
-            for prefix in self._prefixes(writers):
-                differences = await self._differences(writers, prefix, done)
-                if differences:
-                    self.counters["announced"] += len(differences)
-                    try:
-                        async with asyncio.timeout(ANNOUNCE):
-                            await announcer.announce(differences)
-                    except (TimeoutError, NotRecorded) as error:
-                        raise RegistryError(f"{prefix}: cannot announce ({error})") from error
-            if done != before:
-                await self._consul.transact([Op.set(self._mark(writers), msgspec.json.encode(done))])
-            await asyncio.sleep(max(0.0, began + EVERY - GRACE - time.monotonic()))
+            self._elected.clear()
+            leads = dict(self._leads)
+            try:
+                await self._round(leads)
+            except RegistryError as error:
+                self.counters["failures"] += 1
+                _log.warning("cannot publish for now", error=str(error))
+                for lead in leads.values():
+                    lead.failed.set()
+            finally:
+                self._comparisons.clear()
+            try:
+                async with asyncio.timeout(max(GRACE, began + EVERY - time.monotonic())):
+                    await self._elected.wait()
+            except TimeoutError:
+                continue
+
+    async def _round(self, leads: dict[Class, _Lead]) -> None:
+        """One reading of everything that the classes may name. Raises RegistryError."""
+        for folder in (self._keys.groups, self._keys.services, self._keys.sets):
+            below = folder.removeprefix(f"{self._keys.root}/")
+            since = {writers: lead.done.get(folder) for writers, lead in leads.items() if writers.concerns(below)}
+            if since and {await self._consul.index_of(folder)} != set(since.values()):
+                await self._compare(folder, since)
+        if not self._comparisons:
+            return
+        await asyncio.sleep(GRACE)
+        if not self.follower.is_complete:
+            return  # about to be read whole; the next reading is compared with that
+        for comparison in self._comparisons:
+            for writers, changes in comparison.settle().items():
+                lead = leads[writers]
+                if self._leads.get(writers) is lead and lead.leadership.holds():
+                    await self._announce(lead.announcer, comparison.folder, changes)
+                    done = comparison.done(writers)
+                    if done is not None:
+                        lead.done[comparison.folder] = done
+        for writers, lead in leads.items():
+            if self._leads.get(writers) is lead:
+                await self._consul.transact([Op.set(self._mark(writers), msgspec.json.encode(lead.done))])
+
+    async def _announce(self, announcer: Announcer, folder: str, changes: list[Change]) -> None:
+        if not changes:
+            return
+        if READ_ALL in changes:
+            self.counters["restored"] += 1
+            _log.warning("telling everybody to read again", prefix=folder)
+        self.counters["announced"] += len(changes)
+        try:
+            async with asyncio.timeout(ANNOUNCE):
+                await announcer.announce(changes)
+        except (TimeoutError, NotRecorded) as error:
+            raise RegistryError(f"{folder}: cannot announce ({error})") from error
+
+    async def _compare(self, folder: str, since: dict[Class, int | None]) -> None:
+        """Reads a folder: its keys, and then, a few at a time, what they say."""
+        view, root = self.follower.view, f"{self._keys.root}/"
+        comparison = Comparison(view, root, folder, since, self._clock())
+        self._comparisons.append(comparison)
+        self.counters["readings"] += 1
+        listing = await self._consul.read_keys(folder)
+        if listing.missing:
+            listing = await self._consul.read_keys(folder, consistency="consistent")
+            await meta.expect(self._consul, self._keys, folder)
+        comparison.index, comparison.is_empty = listing.index, listing.missing
+        stands: set[str] = set()
+        for lot in slices(listing.keys, SLICE):
+            stands.update(lot)
+            await asyncio.sleep(0)
+        for lot in slices(tuple(view.below(folder)), SLICE):
+            comparison.look_for(lot, stands)
+            await asyncio.sleep(0)
+        async for entries in read_parts(self._consul, folder, listing.keys, spread=SPREAD, wanted=comparison.concerns):
+            for found in slices(entries, SLICE):
+                comparison.look(found)
+                await asyncio.sleep(0)
 
     def _mark(self, writers: Class) -> str:
         """Where the leader notes up to which index everything is announced, for who leads after it."""
         return self._keys.lock(f"published-{writers.value.rpartition('/')[2]}")
 
     async def _published(self, writers: Class) -> dict[str, int]:
-        """By prefix, the index up to which an earlier leader has announced everything."""
-        entry = await self._consul.get(self._mark(writers), consistent=True)
+        """By folder, the index up to which an earlier leader has announced everything."""
+        entry = await self._consul.get(self._mark(writers), consistency="consistent")
         try:
             return {} if entry is None else msgspec.json.decode(entry.value, type=dict[str, int])
         except msgspec.DecodeError:
             return {}
 
-    def _prefixes(self, writers: Class) -> tuple[str, ...]:
-        if writers is Class.BRIDGE:
-            return tuple(f"{self._keys.groups}${name}" for name in BRIDGE_GROUPS)
-        return (self._keys.groups, self._keys.services, self._keys.sets)
-
-    async def _differences(self, writers: Class, prefix: str, done: dict[str, int]) -> list[Change]:
-        """What stands below `prefix` and hosts do not know."""
-        recent: set[str] = set()
-        self._recent[writers] = recent
-        if await self._consul.index_of(prefix) == done.get(prefix):
-            return []
-        snapshot = await self._consul.read(prefix)
-        self.counters["readings"] += 1
-        if snapshot.missing:
-            snapshot = await confirmed(self._consul, self._keys, prefix)
-        # Whoever committed is given the time to announce; what he announces is then in our view.
-        await asyncio.sleep(GRACE)
-        if not self.follower.is_complete:
-            return []  # about to be read whole; the next reading is compared with that
-        found = await self._compare(writers, prefix, snapshot, recent)
-        found += await self._unwitnessed(writers, prefix, snapshot, done.get(prefix))
-        done[prefix] = snapshot.index
-        if READ_ALL in found or len(found) > TOO_MANY:
-            self.counters["restored"] += 1
-            _log.warning("telling everybody to read again", prefix=prefix, differences=len(found))
-            return [READ_ALL]
-        return found
-
-    async def _compare(self, writers: Class, prefix: str, snapshot: Snapshot, recent: set[str]) -> list[Change]:
-        """How the snapshot differs from what the feed told; READ_ALL among it if Consul has gone back."""
-        view, root, now = self.follower.view, f"{self._keys.root}/", self._clock()
-        found: list[Change] = []
-        stands: set[str] = set()
-        for place, entry in enumerate(snapshot.entries, 1):
-            if not place % SLICE:
-                await asyncio.sleep(0)
-            stands.add(entry.key)
-            known = view.get(entry.key)
-            if known in {entry.value, as_announced(entry.value)} or not writers.may_name(entry.key[len(root) :]):
-                continue
-            if entry.modify_index > view.index(entry.key):
-                found.append(Change(entry.key, entry.value, entry.modify_index))
-            elif entry.key not in recent:
-                found.append(READ_ALL)
-        for place, key in enumerate(tuple(view.below(self._folder(prefix))), 1):
-            if not place % SLICE:
-                await asyncio.sleep(0)
-            value = view.get(key)
-            if key in stands or value is None:
-                continue
-            if not key.startswith(prefix) or not writers.may_name(key[len(root) :]):
-                continue
-            gone = Change(key, None, snapshot.index)
-            is_newer = snapshot.index > view.index(key)
-            expires = parse_expiry(value)
-            if expires is not None and is_over(expires, now):
-                view.apply(gone)  # hosts know the time themselves
-            elif is_newer or key not in recent:
-                found.append(gone if is_newer else READ_ALL)
-        return found
-
-    async def _unwitnessed(self, writers: Class, prefix: str, snapshot: Snapshot, since: int | None) -> list[Change]:
-        """What changed after the last leader looked, and before we began to follow (or missed something)."""
-        floor = self.follower.view.floor(self._folder(prefix))
-        if since is None or since >= floor:
-            return []
-        root = f"{self._keys.root}/"
-        found: list[Change] = []
-        newest = since
-        for place, entry in enumerate(snapshot.entries, 1):
-            if not place % SLICE:
-                await asyncio.sleep(0)
-            newest = max(newest, entry.modify_index)
-            if since < entry.modify_index <= floor and writers.may_name(entry.key[len(root) :]):
-                found.append(Change(entry.key, entry.value, entry.modify_index))
-        # Something was deleted, and nobody can say what. (Of users the NAS repeats it.)
-        if snapshot.index > newest and prefix != self._keys.groups and writers is Class.ENGINEER:
-            found.append(READ_ALL)
-        return found
-
-    def _folder(self, prefix: str) -> str:
-        return next(folder for folder in self.follower.view.covered if prefix.startswith(folder))
-
     def _note(self, changed: list[Changed]) -> None:
-        for recent in self._recent.values():
-            recent.update(key for key, _, _ in changed)
+        for comparison in self._comparisons:
+            comparison.note(key for key, _, _ in changed)
 
     async def _sweep(self, writers: Class, leadership: Leadership) -> None:
         """Removes the records of writers that have ended; the bridges' leader does so for bindings too."""

@@ -9,10 +9,14 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, mo
 _PART = re.compile(r"[A-Za-z0-9._-]+")
 
 
-def _plain_url(value: str) -> str:
+def plain_url(value: str) -> str:
+    """A URL of scheme, host and port, without a slash at its end. Raises ValueError if it is more, or none."""
     if not re.fullmatch(r"https?://([A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?", value.rstrip("/")):
         raise ValueError("write scheme, host and port only, such as http://127.0.0.1:8500")
     return value.rstrip("/")
+
+
+PlainUrl = Annotated[str, AfterValidator(plain_url)]
 
 
 def _plain_path(value: str) -> str:
@@ -27,7 +31,7 @@ class ConsulSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    url: Annotated[str, AfterValidator(_plain_url)] = "http://127.0.0.1:8500"
+    url: PlainUrl = "http://127.0.0.1:8500"
     """Consul's HTTP API; in production the agent on the same host."""
     token: SecretStr | None = None
     """ACL token; prefer `token_file`."""
@@ -45,6 +49,10 @@ class ConsulSettings(BaseModel):
         if self.token is not None and self.token_file is not None:
             raise ValueError("token and token_file are both set: keep one")
         return self
+
+    def in_datacenter(self, name: str, url: str = "") -> Self:
+        """The same for another datacenter: through its own Consul at `url`, or else through ours."""
+        return self.model_copy(update={"datacenter": name, **({"url": url} if url else {})})
 
     def read_token(self) -> str:
         """The ACL token; empty without one. Raises ValueError, naming the file, if it cannot be read."""

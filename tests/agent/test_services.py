@@ -5,7 +5,7 @@ from pathlib import Path
 
 from agent.services import FORGET_AFTER, Found, Protected, find_in_consul, find_in_files
 from radius_bridge.policy.services import Service, parse_ports
-from radius_bridge.registry.consul import AgentService
+from radius_bridge.registry.answers import AgentService
 
 SSH = Service("ssh_tcp_22", (parse_ports("22"),), "consul")
 NOW = 1_800_000_000.0

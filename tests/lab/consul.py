@@ -42,7 +42,8 @@ class ConsulServer:
         http, server, serf, wan = _free_ports(4)
         self.url = f"http://{address}:{http}"
         """Its HTTP API."""
-        self._wan = f"{address}:{wan}"
+        self.wan = f"{address}:{wan}"
+        """Where servers of other datacenters find it."""
         self._env = {"CONSUL_HTTP_ADDR": self.url, "CONSUL_HTTP_TOKEN": token}
         more = self.folder / "more.json"
         more.write_text(json.dumps(config or {}), encoding="utf-8")
@@ -79,7 +80,7 @@ class ConsulServer:
 
     def federate(self, other: "ConsulServer") -> None:
         """Joins it with a server of another datacenter; returns when each can ask the other."""
-        self.command("join", "-wan", other._wan)
+        self.command("join", "-wan", other.wan)
         for one in (self, other):
             ask = partial(run, ["consul", "catalog", "datacenters"], namespace=one._namespace, env=one._env)
             wait_until(lambda ask=ask: len(ask().stdout.split()) > 1, "the federation", timeout=30)  # type: ignore[misc]

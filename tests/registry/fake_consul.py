@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum, auto
 
-from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.consul import Consistency, Consul
 from radius_bridge.registry.errors import Conflict, RegistryError
 from radius_bridge.registry.kv import MAX_OPS, Committed, Entry, Op
 from radius_bridge.registry.settings import ConsulSettings
@@ -37,10 +37,12 @@ class FakeConsul(Consul):
     async def close(self) -> None:
         """Nothing is open."""
 
-    async def get(self, key: str, *, consistent: bool = False) -> Entry | None:
+    async def get(self, key: str, *, consistency: Consistency = "default", timeout: float = 5.0) -> Entry | None:
         return (await self.get_many([key])).get(key)
 
-    async def get_many(self, keys: Iterable[str], *, consistent: bool = False) -> dict[str, Entry]:
+    async def get_many(
+        self, keys: Iterable[str], *, consistent: bool = False, timeout: float = 5.0
+    ) -> dict[str, Entry]:
         await asyncio.sleep(0)
         if self.next_fault() is not Fault.NONE:
             raise RegistryError("no answer")

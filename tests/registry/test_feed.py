@@ -13,7 +13,6 @@ from radius_bridge.registry.feed import (
     Change,
     Class,
     Log,
-    Positions,
     brief_record,
     class_for,
     decode_record,
@@ -22,6 +21,7 @@ from radius_bridge.registry.feed import (
 )
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Entry
+from radius_bridge.registry.positions import Positions
 
 KEYS = Keys()
 NOW = 1_800_000_000.0

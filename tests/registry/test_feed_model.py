@@ -9,19 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from radius_bridge.registry.announcer import READ_ALL
-from radius_bridge.registry.feed import (
-    AWAY,
-    Change,
-    Class,
-    Log,
-    Positions,
-    brief_record,
-    decode_record,
-    is_abandoned,
-    record_key,
-)
+from radius_bridge.registry.feed import Change, Class, Log, brief_record, decode_record, is_abandoned, record_key
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Entry
+from radius_bridge.registry.positions import AWAY, Positions
 from radius_bridge.registry.view import View
 
 KEYS = Keys()

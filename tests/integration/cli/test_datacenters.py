@@ -87,6 +87,15 @@ def test_the_bridges_own_list_counts_where_nobody_says_otherwise(servers: tuple[
     assert engineer.stored()[1] == engineer.stored()[0] != {}
 
 
+def test_a_datacenter_can_be_asked_through_its_own_consul(servers: tuple[ConsulServer, ConsulServer]) -> None:
+    engineer = Engineers(servers, f"dc1,dc2={servers[1].url}")
+    assert "in dc1, dc2" in engineer("grant", "alice", "ssh_tcp_22").stdout
+    assert engineer.stored()[1] == engineer.stored()[0] != {}
+    wrong = Engineers(servers, "dc1,dc2=consul.dc2")("grant", "alice", "ssh_tcp_22")
+    assert wrong.returncode == 2
+    assert "RADIUS_BRIDGE_DATACENTERS: dc2=consul.dc2: write scheme, host and port only" in wrong.stderr
+
+
 def test_a_datacenter_that_does_not_answer_fails_the_command_and_not_the_others(
     servers: tuple[ConsulServer, ConsulServer], engineer: Engineers
 ) -> None:
@@ -106,7 +115,7 @@ def test_a_block_is_tried_until_every_datacenter_has_it(
     servers: tuple[ConsulServer, ConsulServer], engineer: Engineers
 ) -> None:
     servers[1].pause()
-    back = threading.Timer(7, servers[1].resume)
+    back = threading.Timer(10, servers[1].resume)
     back.start()
     try:
         done = engineer("block", "192.0.2.7", "--for", "1h")

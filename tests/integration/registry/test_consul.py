@@ -11,6 +11,7 @@ from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import BadRecord, Conflict, Forbidden, RegistryError
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import MAX_OPS, Op
+from radius_bridge.registry.parts import parts, read_parts
 from radius_bridge.registry.settings import ConsulSettings
 from tests.lab.consul import ConsulServer
 
@@ -30,6 +31,36 @@ async def test_keys_come_back_as_they_were_written_whatever_they_hold(consul: Co
         entry = await consul.get(key)
         assert entry is not None
         assert entry.key == key
+
+
+async def test_a_listing_of_keys_gives_what_a_read_does_in_its_order(consul: Consul, keys: Keys) -> None:
+    names = [f"{keys.groups}$user.{n}{tail}$/192.0.2.1" for n in range(4000) for tail in ("", '",', '","x', "é")]
+    for start in range(0, len(names), MAX_OPS):
+        await consul.transact([Op.set(name, b"-1") for name in names[start : start + MAX_OPS]])
+    listing, snapshot = await consul.read_keys(keys.groups), await consul.read(keys.groups)
+    assert list(listing.keys) == [entry.key for entry in snapshot.entries] == sorted(names)
+    assert (listing.index, listing.missing) == (snapshot.index, False)
+    assert await consul.index_of(keys.groups) == snapshot.index
+
+
+async def test_parts_are_read_as_they_were_listed_whatever_keys_hold(consul: Consul, keys: Keys) -> None:
+    odd = ["", "a//b", "a/./b", "a/../b", "a/..b", "a%2Fb", "a%2Fc", "ä", "a?b", "a#b", "aa", "ab"]
+    names = sorted(f"{keys.groups}{each}" for each in odd)
+    await consul.transact([Op.set(name, b"-1") for name in names])
+    found = {part.prefix for part in parts(keys.groups, names, 1)}
+    assert len(found) == len(names)
+    read: set[str] = set()
+    async for entries in read_parts(consul, keys.groups, names, spread=0.0, limit=1):
+        read |= {entry.key for entry in entries}
+    assert read == set(names)
+
+
+async def test_whether_there_is_anything_is_told_without_reading_it(consul: Consul, keys: Keys) -> None:
+    assert not await consul.has_any(keys.bindings)
+    await consul.transact([Op.set(f"{keys.bindings[:-1]}x/192.0.2.1", b"1")])
+    assert not await consul.has_any(keys.bindings)
+    await consul.transact([Op.set(f"{keys.bindings}192.0.2.1", b"1")])
+    assert await consul.has_any(keys.bindings)
 
 
 async def test_a_prefix_without_keys_is_missing_and_no_error(consul: Consul, keys: Keys) -> None:
@@ -64,7 +95,7 @@ async def test_a_transaction_tells_its_index_and_an_unchanged_value_keeps_its_ow
     second = await consul.transact([Op.cas(a, b"2", first.index), Op.set(b, b"")])
     assert second.index == second.modified[a] > first.index
     assert second.modified[b] == first.index, "nobody who watches b is woken"
-    entry = await consul.get(a, consistent=True)
+    entry = await consul.get(a, consistency="consistent")
     assert entry is not None
     assert entry.modify_index == second.index
 

@@ -10,7 +10,8 @@ import pytest
 from radius_bridge.registry import datacenters, meta, notices
 from radius_bridge.registry.announcer import Announcer
 from radius_bridge.registry.consul import Consul
-from radius_bridge.registry.copies import Copies, Copy
+from radius_bridge.registry.copies import Copies
+from radius_bridge.registry.copying import Copy
 from radius_bridge.registry.datacenters import Datacenters
 from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.feed import Class
@@ -131,6 +132,7 @@ async def test_a_restart_compares_and_leaves_alone_what_engineers_wrote_there(
             Op.set(user(keys, "moved"), LATER),
             Op.set(user(keys, "over"), b"1"),
             Op.set(staff, b"-1"),
+            Op.set(f"{keys.groups}$staff$/$user.over$", b"1"),
         ]
     )
     at_home = {user(keys, "new"): LATER, user(keys, "moved"): b"-1"}

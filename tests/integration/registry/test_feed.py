@@ -11,7 +11,7 @@ from radius_bridge.identity.events import Kind
 from radius_bridge.policy.members import Prefix
 from radius_bridge.registry import announcer as announcer_module
 from radius_bridge.registry import follower as follower_module
-from radius_bridge.registry import meta, notices
+from radius_bridge.registry import meta, notices, poll
 from radius_bridge.registry import publisher as publisher_module
 from radius_bridge.registry.announcer import Announcer
 from radius_bridge.registry.consul import Consul
@@ -19,9 +19,10 @@ from radius_bridge.registry.errors import NotRecorded
 from radius_bridge.registry.feed import MAX_RECORD, Change, Class, decode_record, record_key
 from radius_bridge.registry.follower import Follower
 from radius_bridge.registry.keys import Keys
-from radius_bridge.registry.kv import Op
+from radius_bridge.registry.kv import MAX_OPS, Op
 from radius_bridge.registry.lanes import Lanes
 from radius_bridge.registry.neighbours import Neighbours
+from radius_bridge.registry.parts import PART
 from radius_bridge.registry.publisher import Publisher
 from radius_bridge.registry.settings import ConsulSettings
 from radius_bridge.registry.view import Changed
@@ -221,6 +222,27 @@ async def test_what_another_program_puts_or_deletes_is_heard_of_within_15_second
         assert host.follower.counters["reads"] == 3
 
 
+async def test_of_many_keys_that_are_read_in_parts_nothing_is_missed(
+    consul: Consul, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(publisher_module, "EVERY", 0.5)
+    monkeypatch.setattr(publisher_module, "SPREAD", 0.5)
+    await meta.ensure(consul, keys)
+    users = [f"{keys.groups}$user.u{n}$/192.0.2.{n % 200}" for n in range(2 * PART + 100)]
+    for start in range(0, len(users), MAX_OPS):
+        await consul.transact([Op.set(user, b"-1") for user in users[start : start + MAX_OPS]])
+    publisher = Publisher(consul, keys)
+    async with following(consul, keys) as host, running(publisher.run()):
+        await eventually(lambda: _is(publisher.counters["readings"] > 2), within=10)
+        staff, grant = f"{keys.groups}$staff$/{users[0]}", f"{keys.services}ssh_tcp_22/$staff$"
+        await consul.transact([Op.set(users[7], b"1900000000"), Op.delete(users[-7]), Op.set(staff, b"-1")])
+        await consul.transact([Op.set(f"{keys.groups}$user.new$/192.0.2.1", b"-1"), Op.set(grant, b"-1")])
+        await eventually(lambda: _agree(consul, keys, host), within=10)
+        assert host.follower.counters["reads"] == 3
+        assert publisher.counters["announced"] == 5
+        assert publisher.counters["restored"] == 0
+
+
 async def test_what_is_put_or_deleted_while_nobody_publishes_is_heard_of_when_somebody_does_again(
     consul: Consul, keys: Keys, eventually: Eventually
 ) -> None:
@@ -330,3 +352,42 @@ async def test_a_restore_that_a_new_login_hides_from_blocked_followers_is_agreed
         await lanes.submit(event(Kind.START, "bob", NOW, login(2)))
         await eventually(lambda: _agree(consul, keys, host), within=40)
         assert len(host.held) == 2
+
+
+async def test_a_registry_lost_while_the_feed_was_idle_is_noticed_though_its_index_has_overtaken_ours(
+    keys: Keys, eventually: Eventually
+) -> None:
+    folder = f"{keys.services}ssh_tcp_22/"
+    with ConsulServer() as server:
+        async with Consul(ConsulSettings(url=server.url)) as consul:
+            await meta.ensure(consul, keys)
+            await consul.transact([Op.set(f"{keys.access_changes}engineer/", b""), Op.set(f"{folder}192.0.2.1", b"-1")])
+            async with following(consul, keys) as host:
+                assert host.held == {f"{folder}192.0.2.1": b"-1"}
+                before = await consul.index_of(keys.services)
+                server.restart()  # it keeps nothing
+                await consul.transact([Op.set(f"{keys.access_changes}engineer/", b"")])
+                while await consul.index_of(keys.services) < before + 100:
+                    await consul.transact([Op.set(f"{folder}192.0.2.2", b"%d" % time.time_ns())])
+                await meta.ensure(consul, keys)
+                await eventually(lambda: _agree(consul, keys, host), within=40)
+                assert list(host.held) == [f"{folder}192.0.2.2"]
+                assert host.follower.counters["rewinds"] == 1
+
+
+async def test_nothing_is_believed_of_a_registry_without_its_sentinel(
+    consul: Consul, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(poll, "WAIT", 0.2)
+    key = f"{keys.services}ssh_tcp_22/192.0.2.1"
+    await meta.ensure(consul, keys)
+    await consul.transact([Op.set(f"{keys.access_changes}engineer/", b""), Op.set(key, b"-1")])
+    async with following(consul, keys) as host:
+        found = await consul.get(keys.meta)
+        assert found is not None
+        await consul.transact([Op.delete(keys.meta), Op.delete(key)])
+        await eventually(lambda: _is(keys.meta in host.follower.trouble), within=5)
+        assert host.held == {key: b"-1"}
+        await consul.transact([Op.set(keys.meta, found.value)])
+        await eventually(lambda: _is(not host.follower.trouble), within=10)
+        assert host.held == {key: b"-1"}
