@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 
 from radius_bridge.policy.members import USER_PREFIX
-from radius_bridge.registry.keys import ALIAS, BINDING, IPSET, SERVICE, Keys
+from radius_bridge.registry.keys import ALIAS, BINDING, CONFIRM, IPSET, SERVICE, Keys
 from radius_bridge.registry.kv import Entry
 
 MAX_RECORD: Final = 64 * 1024
@@ -52,7 +52,7 @@ class Class(Enum):
     BRIDGE = "access/bridge"
     """What the network says: groups of users."""
     ENGINEER = "access/engineer"
-    """What engineers say: grants, sets, all other groups."""
+    """What engineers say: grants, sets, all other groups, and what they confirm."""
     IDENTITY = "identity"
     """Who is behind which address."""
 
@@ -64,7 +64,7 @@ class Class(Enum):
 
     @property
     def _folders(self) -> tuple[str, ...]:
-        folders = (BINDING,) if self is Class.IDENTITY else (ALIAS, SERVICE, IPSET)
+        folders = (BINDING,) if self is Class.IDENTITY else (ALIAS, SERVICE, IPSET, CONFIRM)
         return tuple(f"{folder}/" for folder in folders)
 
     def may_name(self, key: str) -> bool:

@@ -13,7 +13,7 @@ import structlog
 from radius_bridge.registry import poll
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
-from radius_bridge.registry.feed import News, class_of
+from radius_bridge.registry.feed import Change, News, class_of
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Entry, Snapshot
 from radius_bridge.registry.poll import Poll, backoff, confirmed
@@ -57,16 +57,25 @@ class Follower:
         feed: str,
         *,
         changed: Callable[[list[Changed]], None] = lambda _: None,
+        read: Callable[[list[Changed]], None] | None = None,
+        news: Callable[[list[Change]], None] = lambda _: None,
         refresh: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`feed` is `keys.access_changes` or `keys.identity_changes`.
+
+        `read`, if given, is called in place of `changed` with what reads of prefixes found to be another value: once
+        for all that were read together, and also if that is nothing. `news` is called with the entries of the feed
+        before they are applied, whether they change anything or not.
 
         `refresh`: whether to read everything again now and then; without it the caller compares for himself.
         """
         self._consul = consul
         self._keys = keys
         self._changed = changed
+        self._read_changed = changed if read is None else read
+        self._news = news
+        self._reading = asyncio.Lock()
         self._poll = Poll(consul, keys, feed, clock=clock)
         self._refreshes = refresh
         self._begun = False
@@ -140,6 +149,8 @@ class Follower:
             self.view.rewind()
         if news.rewound or news.again or news.missed:
             self._want(tuple(self.view.covered), REWIND_SPREAD)
+        if news.changes:
+            self._news(news.changes)
         changed = [each for change in news.changes for each in self.view.apply(change)]
         if news.gaps:
             classes = {class_of(self._keys, writer) for writer in news.gaps}
@@ -156,7 +167,14 @@ class Follower:
         if not self._begun:
             self._begun = True
             self._note_progress()
-        self._tell(changed)
+        self._tell(changed, self._changed)
+
+    async def read_again(self, prefixes: Iterable[str]) -> bool:
+        """Reads those of the prefixes that are covered once more, consistently; False if that failed.
+
+        What is different is heard of before this returns.
+        """
+        return await self._read({prefix for prefix in prefixes if prefix in self.view.covered}, consistent=True)
 
     def _want(self, prefixes: Collection[str], spread: float, *, for_gap: bool = False, cover: bool = False) -> None:
         """Has the prefixes read within `spread` seconds; they count as incomplete until then."""
@@ -184,10 +202,10 @@ class Follower:
         else:
             self._settled.clear()
 
-    def _tell(self, changed: list[Changed]) -> None:
-        if changed:
-            self.counters["changes"] += len(changed)
-            self._changed(changed)
+    def _tell(self, changed: list[Changed], listener: Callable[[list[Changed]], None]) -> None:
+        self.counters["changes"] += len(changed)
+        if changed or listener is not self._changed:
+            listener(changed)
 
     async def _read_what_is_due(self) -> None:
         refresh = self._next_refresh()
@@ -214,8 +232,8 @@ class Follower:
     def _next_refresh(self) -> float:
         return time.monotonic() + random.uniform(*REFRESH) if self._refreshes else inf  # noqa: S311 - spreads load
 
-    async def _read(self, prefixes: set[str]) -> None:
-        """Reads prefixes; many of one folder together."""
+    async def _read(self, prefixes: set[str], *, consistent: bool = False) -> bool:
+        """Reads prefixes, many of one folder together; False if one could not be read."""
         folders: defaultdict[str, set[str]] = defaultdict(set)
         for prefix in prefixes:
             folders[_folder(prefix)].add(prefix)
@@ -224,6 +242,7 @@ class Follower:
             jobs += [(folder, within)] if len(within) > WHOLE else [(prefix, {prefix}) for prefix in within]
         gate = asyncio.Semaphore(READS)
         failed = False
+        answers: list[tuple[Snapshot, dict[str, int]]] = []
 
         async def work(what: str, covers: set[str]) -> None:
             nonlocal failed
@@ -232,21 +251,27 @@ class Follower:
                 for prefix in covers:
                     self.view.begin(prefix)
                 try:
-                    snapshot = await self._ask(what, covers)
+                    snapshot = await self._ask(what, covers, consistent)
                 except RegistryError as error:
                     failed = True
                     self._note_failure(what, covers, error)
                     return
-            self._complete(snapshot, misses)
+            answers.append((snapshot, misses))
 
-        async with asyncio.TaskGroup() as tasks:
-            for what, covers in jobs:
-                tasks.create_task(work(what, covers))
+        async with self._reading:
+            async with asyncio.TaskGroup() as tasks:
+                for what, covers in jobs:
+                    tasks.create_task(work(what, covers))
+            # The view must not say that it is complete before everybody has heard of what is in it.
+            changed = [each for snapshot, misses in answers for each in self._complete(snapshot, misses)]
+            self._tell(changed, self._read_changed)
+            self._note_progress()
         self._failures = self._failures + 1 if failed else 0
+        return not failed
 
-    async def _ask(self, what: str, covers: set[str]) -> Snapshot:
+    async def _ask(self, what: str, covers: set[str], consistent: bool) -> Snapshot:
         """The leader's answer; one that would take away all or most of what we have, asked for twice."""
-        snapshot = await self._consul.read(what)
+        snapshot = await self._consul.read(what, consistency="consistent" if consistent else "default")
         self.counters["reads"] += 1
         self.counters["entries_read"] += len(snapshot.entries)
         known = sum(len(self.view.below(prefix)) for prefix in covers if prefix in self.view.covered)
@@ -257,7 +282,7 @@ class Follower:
             snapshot = await confirmed(self._consul, self._keys, what)
         return snapshot
 
-    def _complete(self, snapshot: Snapshot, misses: dict[str, int]) -> None:
+    def _complete(self, snapshot: Snapshot, misses: dict[str, int]) -> list[Changed]:
         lots: dict[str, list[Entry]] = {prefix: [] for prefix in misses}
         for prefix in lots if len(lots) == 1 else ():
             lots[prefix].extend(snapshot.entries)
@@ -272,8 +297,7 @@ class Follower:
             changed += self.view.complete(prefix, snapshot.index, entries)
             if self._wanting.get(prefix) == misses[prefix] and self.view.is_complete(prefix):
                 del self._wanting[prefix]
-        self._note_progress()
-        self._tell(changed)
+        return changed
 
     def _note_failure(self, what: str, covers: set[str], error: RegistryError) -> None:
         self.counters["read_failures"] += 1

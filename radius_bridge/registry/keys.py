@@ -8,6 +8,8 @@
 <root>/$changes$/identity/<writer>                  = registry.feed.Record, followed by bridges
 <root>/$meta$                                       = registry.records.Meta, the sentinel
 <root>/$health$/<bridge>                            = when it last wrote, for the sake of writing (registry.health)
+<root>/$confirm$/<digest>                           = expiry: a person's word for a change that hosts hold back
+<root>/$host$/<node>                                = registry.hosts.HostRecord: what the host enforces
 <root>/$lock$/<what>                                = the leader's Consul session
 <root>/$datacenters$                                = registry.datacenters.Datacenters, in each of them
 <root>/$copy$                                       = registry.copies.Fence, where a copy is kept
@@ -28,6 +30,8 @@ LOCK = "$lock$"
 HEALTH = "$health$"
 DATACENTERS = "$datacenters$"
 COPY = "$copy$"
+CONFIRM = "$confirm$"
+HOST = "$host$"
 
 DENY = "rules_deny"
 """The static set whose members may reach nothing on a host."""
@@ -74,6 +78,8 @@ class Keys:
         self.services = f"{root}/{SERVICE}/"
         self.sets = f"{root}/{IPSET}/"
         self.bindings = f"{root}/{BINDING}/"
+        self.confirmations = f"{root}/{CONFIRM}/"
+        self.hosts = f"{root}/{HOST}/"
         self.changes = f"{root}/{CHANGES}/"
         self.access_changes = f"{self.changes}access/"
         self.identity_changes = f"{self.changes}identity/"
@@ -97,6 +103,10 @@ class Keys:
     def binding(self, address: Prefix) -> str:
         """The key of the record of who is behind an address."""
         return f"{self.bindings}{address}"
+
+    def host(self, node: str) -> str:
+        """The key that the agent of a node writes."""
+        return f"{self.hosts}{node}"
 
     def lock(self, what: str) -> str:
         """The key that the leader for `what` holds."""
