@@ -128,12 +128,7 @@ async def site(server: ConsulServer, settings: AgentSettings, *, with_meta: bool
         announcer = Announcer(consul, KEYS, Class.BRIDGE)
         look_again = asyncio.Event()
         agent = Enforcer(settings, HERE, metered, kernel, lambda: None, look_again)
-        async with (
-            running(announcer.run()),
-            running(agent.follower.run()),
-            running(agent.watch_services()),
-            running(agent.enforce()),
-        ):
+        async with running(announcer.run()), running(agent.run()):
             yield Site(consul, meter, announcer, kernel, agent, look_again)
 
 
