@@ -85,6 +85,8 @@ class _End(msgspec.Struct, frozen=True):
     sha256: str
 
 
+_UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
+
 _encode = msgspec.json.Encoder().encode
 _decode_kind = msgspec.json.Decoder(_Kind).decode
 _decode_header = msgspec.json.Decoder(_Header).decode
@@ -107,7 +109,7 @@ def decode(content: bytes) -> State:
     header_line, _, _ = content.partition(b"\n")
     try:
         kind = _decode_kind(header_line)
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         raise StateError("no state of an agent") from None
     if kind.what != _WHAT:
         raise StateError("no state of an agent")
@@ -116,7 +118,7 @@ def decode(content: bytes) -> State:
     end = content.rfind(b"\n", 0, -1) + 1
     try:
         told = _decode_end(content[end:]).sha256 if content.endswith(b"\n") else ""
-    except msgspec.DecodeError:
+    except _UNREADABLE:
         told = ""
     if not told:
         raise StateError("its end is missing")
@@ -142,7 +144,7 @@ def decode(content: bytes) -> State:
             header.absent,
             header.looked,
         )
-    except (msgspec.DecodeError, ValueError, KeyError) as error:
+    except (*_UNREADABLE, KeyError) as error:
         raise StateError(f"cannot be read ({error})") from None
 
 
