@@ -19,6 +19,7 @@ from agent.services import Protected, find_in_consul, find_in_files
 from agent.settings import AgentSettings
 from agent.state import State
 from agent.statefile import StateFile
+from agent.telling import Telling
 from radius_bridge.policy.members import Prefix
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
@@ -73,13 +74,15 @@ class Enforcer:
         self._restored = restored or Restored()
         state = self._restored.state
         failsafe = tuple(each.failsafe() for each in settings.failsafe)
-        self.learning = Learning(consul, Keys(settings.consul.root), scope, failsafe, clock, state)
+        keys = Keys(settings.consul.root)
+        self.learning = Learning(consul, keys, scope, failsafe, clock, state)
         self.follower = self.learning.follower
         self.saver = Saver(StateFile(settings.state_dir), self._state)
         self._protected = Protected()
         if state is not None:
             known = {service.name: service for service in state.services}
             self._protected = Protected(known, dict(state.absent), state.looked)
+        self.telling = Telling(consul, keys.host(scope.node), self.status, clock)
         self._started, self._began = clock(), time.monotonic()
         self._services_read = 0.0
         self._errors: dict[str, str] = {}
@@ -193,6 +196,7 @@ class Enforcer:
             | ({"state": state_error} if state_error else {}),
             "refused_state": self._restored.problem,
             "state": self.saver.status(),
+            "told": {"error": self.telling.error, **self.telling.counters},
             "absent_services": dict(self._protected.absent),
             **report.about_learning(self.learning),
             **report.about_enforced(self.learning, self._enforced, now),

@@ -2,7 +2,7 @@
 
 import typer
 
-from radius_bridge.cli import blocks, changes, decode, grants, groups, send, serve, who
+from radius_bridge.cli import blocks, changes, decode, grants, groups, hosts, send, serve, who
 
 app = typer.Typer(
     help="Open a port for a person instead of an address.\n\n"
@@ -20,6 +20,8 @@ app.command("grants")(grants.list_grants)
 app.command()(blocks.block)
 app.command()(blocks.unblock)
 app.command()(who.who)
+app.command()(hosts.hosts)
+app.command()(hosts.confirm)
 app.command()(changes.notify)
 app.command()(changes.publish)
 app.add_typer(groups.app, name="group")
