@@ -56,7 +56,7 @@ async def _stay_here(settings: AgentSettings, consul: Consul, scope: Scope, stop
     if found not in (None, scope):
         StateFile(settings.state_dir).remove()
         raise OSError(f"this host is {found} now and was {scope}: start again, what was enforced there is forgotten")
-    await stop.wait()
+    await asyncio.Event().wait()
 
 
 async def _where(settings: AgentSettings, consul: Consul, stop: asyncio.Event) -> Scope | None:
