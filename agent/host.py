@@ -7,7 +7,7 @@ from typing import NamedTuple
 from agent.desired import ALLOW, DENY, Desired, Failsafe
 from radius_bridge.policy.expiry import NEVER, latest, parse_expiry
 from radius_bridge.policy.members import GroupRef, Prefix
-from radius_bridge.policy.resolution import Resolution
+from radius_bridge.policy.resolution import Links, Resolution
 from radius_bridge.policy.services import Service
 from radius_bridge.registry.keys import Keys, Scope
 from radius_bridge.registry.view import View
@@ -124,6 +124,10 @@ class Host:
         """What has not been read yet."""
         waiting = ["services"] if self.services is None else []
         return waiting + sorted({prefix for name in self._unready() for prefix in self._unread(name)})
+
+    def links(self) -> Links:
+        """The grants and groups that are known, as they are now."""
+        return self._resolution.links()
 
     def prefixes(self, name: str) -> list[str]:
         """The prefixes that decide about a service or override."""

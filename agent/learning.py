@@ -11,11 +11,13 @@ from typing import Final
 import structlog
 
 from agent.desired import ALLOW, DENY, Desired, Failsafe
-from agent.guard import Guard, Kind
+from agent.guard import Guard, Held, Kind
 from agent.host import Host, Step
 from agent.state import State
 from radius_bridge.policy.expiry import parse_expiry
-from radius_bridge.policy.members import GroupRef, Prefix
+from radius_bridge.policy.members import Member, Prefix
+from radius_bridge.policy.resolution import Links
+from radius_bridge.policy.resolve import resolve
 from radius_bridge.policy.services import Service
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.feed import Change
@@ -67,6 +69,7 @@ class Learning:
         self.woken = 0.0
         """When it was set (epoch seconds)."""
         self._keys = keys
+        self._scopes = {Scope(), Scope(scope.dc), scope}
         self._clock = clock
         self._baseline = baseline
         self._changed: defaultdict[str, set[Prefix]] = defaultdict(set)
@@ -76,6 +79,8 @@ class Learning:
         """The same of what re-reads found."""
         self._first: dict[str, bool] = {}
         """Prefixes that are read for the first time, and whether that is because of what a re-read found."""
+        self._before: Links | None = None
+        """What was known before the re-read that made somebody go who is kept; None after a restart."""
         self._doubt = asyncio.Event()
         self._agreeing: set[str] = set()
         """Digests whose second read is over, but not looked at yet."""
@@ -150,6 +155,8 @@ class Learning:
     async def _take_in_what_was_found(self) -> bool:
         """Shows the guard what re-reads have found. True if more must be read because of it."""
         before = {name: dict(members) for name, members in self.host.desired().members.items()}
+        if self._found and not self._kept():
+            self._before = self.host.links()
         agreeing, self._agreeing = self._agreeing, set()
         await self._look(self._found)
         step = self.host.settle(self._clock())
@@ -160,6 +167,8 @@ class Learning:
         self._follow(step, is_doubted=True)
         for digest in agreeing:
             self.guard.agree(digest)
+        if not self._kept():
+            self._before = None
         return bool(step.cover)
 
     async def _look(self, keys: dict[str, None]) -> None:
@@ -227,23 +236,44 @@ class Learning:
         self.wake()
 
     def _hear_news(self, changes: list[Change]) -> None:
-        """What is announced about somebody who is kept only because it is held back changes nothing in the view."""
-        if not any(held.kind is Kind.REMOVAL for held in self.guard.held):
+        """Who is kept only because his going is held back is in no view: what is announced about him is done here."""
+        if not self._kept():
             return
         for change in changes:
-            if change.value is not None or not self._is_access(change.key):
-                continue
-            try:
-                if change.key.startswith(self._keys.groups):
-                    _, member = self._keys.read_group_member(change.key)
-                    names = [held.name for held in self.guard.held if held.name != DENY]
-                else:
-                    grant = self._keys.read_grant(change.key)
-                    names, member = [grant.service], grant.member
-            except ValueError:
-                continue
-            self.guard.take_away(names, None if isinstance(member, GroupRef) else member)
+            if change.value is None and self._is_access(change.key):
+                try:
+                    self._take_away(change.key)
+                except ValueError:
+                    continue  # names nobody
         self.wake()
+
+    def _take_away(self, key: str) -> None:
+        """A key was deleted on purpose. Raises ValueError if it names no member."""
+        names = [held.name for held in self._kept()]
+        before = self._before
+        member: Member
+        if key.startswith(self._keys.groups):
+            group, member = self._keys.read_group_member(key)
+            links = before.groups.get(group, {}) if before else {}
+            if before is None or isinstance(member, Prefix):
+                # Whether that was their path is not known. A service does not stay open for it, nor does a deny fall.
+                names = [name for name in names if name != DENY]
+        else:
+            grant = self._keys.read_grant(key)
+            is_override = key.startswith(self._keys.sets)
+            if grant.scope not in self._scopes or is_override != (grant.service in {ALLOW, DENY}):
+                return
+            names, member = [name for name in names if name == grant.service], grant.member
+            links = before.grants.get(grant.service, {}) if before else {}
+        if before is None or isinstance(member, Prefix):
+            self.guard.take_away(names, member if isinstance(member, Prefix) else None)
+        elif links.pop(member, None) is not None:
+            for held in [held for held in self._kept() if held.name in names]:
+                left = resolve(before.grants.get(held.name, {}), before.groups, self._clock())
+                self.guard.announce(held.name, [prefix for prefix in held.members if prefix not in left])
+
+    def _kept(self) -> list[Held]:
+        return [held for held in self.guard.held if held.kind is Kind.REMOVAL]
 
     def _is_access(self, key: str) -> bool:
         return not key.startswith(self._keys.confirmations)

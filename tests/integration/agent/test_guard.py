@@ -21,6 +21,7 @@ from radius_bridge.policy.members import GroupRef, parse_member
 from radius_bridge.registry import meta, notices
 from radius_bridge.registry.announcer import READ_ALL
 from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.keys import Scope
 from radius_bridge.registry.kv import Op
 from radius_bridge.registry.settings import ConsulSettings
 from tests.integration.agent.test_enforce import (
@@ -123,19 +124,25 @@ async def test_what_somebody_deleted_behind_everybodys_back_goes_when_a_second_r
         assert {len(inside) for inside in here.kernel.history} == {30, 0}
 
 
-async def test_what_is_announced_passes_at_once_and_so_does_a_stop_of_somebody_held(
+async def test_what_is_announced_passes_at_once_and_so_does_what_is_said_of_somebody_held(
     server: ConsulServer, settings: AgentSettings
 ) -> None:
-    await store(server, GRANT | logins(150))
+    bob = KEYS.grant(HERE, SSH, parse_group("bob"))
+    staff = {KEYS.group_member(STAFF, parse_group(user)): b"-1" for user in ("bob", "carol")}
+    await store(server, GRANT | logins(150) | staff | {bob: b"-1", member("bob", "10.2.0.1"): END})
     async with site(server, settings) as here:
-        await until(has(here, 150))
-        await asyncio.to_thread(server.command, "kv", "delete", "-recurse", KEYS.group(parse_group("alice")))
+        everybody = addresses(150) | {"10.2.0.1"}
+        await until(has(here, 151))
+        for user in ("alice", "bob"):
+            await asyncio.to_thread(server.command, "kv", "delete", "-recurse", KEYS.group(parse_group(user)))
         await look_again(here)
         await until(lambda: bool(here.agent.status()["held"]), within=15)
         await here.write({member("alice", "10.1.0.7"): None})
-        await until(lambda: here.kernel.members[SSH] == addresses(150) - {"10.1.0.7"}, within=2)
-        revoked = [Op.delete(next(iter(GRANT)))]
-        await here.consul.transact(notices.announced(KEYS, revoked))
+        await until(lambda: here.kernel.members[SSH] == everybody - {"10.1.0.7"}, within=2)
+        beside = [KEYS.group_member(STAFF, parse_group("carol")), KEYS.grant(Scope("dc2"), SSH, parse_group("alice"))]
+        await here.consul.transact(notices.announced(KEYS, [Op.delete(key) for key in (*beside, bob)]))
+        await until(lambda: here.kernel.members[SSH] == everybody - {"10.1.0.7", "10.2.0.1"}, within=2)
+        await here.consul.transact(notices.announced(KEYS, [Op.delete(next(iter(GRANT)))]))
         await until(has(here, 0), within=2)
 
 
@@ -180,6 +187,8 @@ async def test_after_a_restart_the_first_read_is_compared_with_what_was_enforced
         await until(has(here, 151))
         await until(lambda: here.agent.status()["held"][0]["waits_for"] == "confirm", within=15)
         assert here.kernel.members[SSH] == addresses(150) | {"10.3.0.1"}
+        await here.consul.transact(notices.announced(KEYS, [Op.delete(next(iter(GRANT)))]))
+        await until(lambda: here.kernel.members[SSH] == {"10.3.0.1"}, within=2)
 
 
 async def test_what_was_restored_is_kept_up_until_consul_answers(settings: AgentSettings) -> None:
