@@ -8,6 +8,7 @@ from typing import Protocol
 import structlog
 
 from agent.dataplane.change import Change
+from agent.dataplane.errors import DataplaneError
 from agent.desired import ALLOW, DENY, Desired, Failsafe
 from agent.services import find_in_files
 from agent.settings import AgentSettings
@@ -35,7 +36,9 @@ class Restored:
     problem: str = ""
     """Why there is no state though there is a file."""
     desired: Desired | None = None
-    """What was programmed; None if the kernel was left as it is."""
+    """What is to be enforced until Consul is read; None if the kernel is left as it is."""
+    failure: str = ""
+    """Why the kernel was not programmed with it."""
 
 
 def load(settings: AgentSettings, now: float) -> tuple[State | None, str]:
@@ -61,15 +64,21 @@ async def restore(settings: AgentSettings, dataplane: Dataplane) -> Restored:
 
     Rules that are in place are newer than the file, and stay as they are. Where a file is refused, the services that
     files of this host name are closed to all but the failsafe: who was let in is not known, and nothing is to open.
-    Without a file (a new host) nothing is changed. Raises DataplaneError.
+    Without a file (a new host) nothing is changed.
     """
     now = time.time()
     state, problem = await asyncio.to_thread(load, settings, now)
     failsafe = tuple(each.failsafe() for each in settings.failsafe)
-    if (state is None and not problem) or await dataplane.is_in_place():
-        return Restored(state, problem)
+    if state is None and not problem:
+        return Restored()
     desired = state.desired(failsafe, now) if state is not None else _closed(settings, failsafe)
-    change = await dataplane.apply(desired, now)
+    try:
+        if await dataplane.is_in_place():
+            return Restored(state, problem)
+        change = await dataplane.apply(desired, now)
+    except DataplaneError as error:
+        log.error("kernel not programmed", error=str(error))
+        return Restored(state, problem, desired, str(error))
     log.info("restored", services=len(desired.services), **change.summary())
     return Restored(state, problem, desired)
 

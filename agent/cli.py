@@ -76,6 +76,9 @@ def restore(config: ConfigOption = DEFAULT_CONFIG) -> None:
         raise typer.Exit(FAILED) from None
     if restored.problem:
         typer.echo(f"error: {restored.problem}; the failsafe stands", err=True)
+    if restored.failure:
+        typer.echo(f"error: {restored.failure}", err=True)
+    if restored.problem or restored.failure:
         raise typer.Exit(FAILED)
 
 

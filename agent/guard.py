@@ -11,9 +11,10 @@ What ends by itself, what is announced, and denies are never held back.
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import inf
 from typing import Final
 
 from agent.desired import DENY
@@ -59,6 +60,8 @@ class Held:
     """When it was first held (epoch seconds)."""
     members: dict[Prefix, float] = field(default_factory=dict)
     """Of a removal, who stays and until when (epoch seconds or NEVER); of an opening, what stays out."""
+    soonest: float = inf
+    """When the next of them is over."""
     digest: str = ""
     """Names the change: the same members of the same service have the same digest on every host."""
     needs_word: bool = False
@@ -73,6 +76,32 @@ class _Window:
     base: int
     """Members when it began."""
     lost: int = 0
+
+
+class _Guarded(Mapping[Prefix, float]):
+    """Members as Consul wants them, with what is held back; none of them is copied."""
+
+    def __init__(
+        self, wanted: Mapping[Prefix, float], kept: Mapping[Prefix, float], out: Mapping[Prefix, float]
+    ) -> None:
+        """`kept` are in addition, `out` are not; nobody who is kept is wanted."""
+        self._wanted = wanted
+        self._kept = kept
+        self._out = out
+
+    def __getitem__(self, prefix: Prefix) -> float:
+        if prefix in self._kept:
+            return self._kept[prefix]
+        if prefix in self._out:
+            raise KeyError(prefix)
+        return self._wanted[prefix]
+
+    def __iter__(self) -> Iterator[Prefix]:
+        yield from self._kept
+        yield from (prefix for prefix in self._wanted if prefix not in self._out)
+
+    def __len__(self) -> int:
+        return len(self._kept) + len(self._wanted) - sum(prefix in self._wanted for prefix in self._out)
 
 
 class Guard:
@@ -165,17 +194,14 @@ class Guard:
     def enforce(self, name: str, wanted: Mapping[Prefix, float], now: float) -> Mapping[Prefix, float]:
         """Whom to let in at `now` (epoch seconds): `wanted` itself as long as nothing is held."""
         removal = self._held.get((name, Kind.REMOVAL))
+        if removal is not None and removal.soonest <= now:
+            self.announce(name, [prefix for prefix, end in removal.members.items() if is_over(end, now)])
+            removal.soonest = min((end for end in removal.members.values() if end >= 0), default=inf)
+            removal = self._held.get((name, Kind.REMOVAL))
         opening = self._held.get((name, Kind.OPENING))
-        if removal is not None:
-            over = [prefix for prefix, end in removal.members.items() if is_over(end, now)]
-            self.announce(name, over)
         if removal is None and opening is None:
             return wanted
-        out = opening.members if opening else {}
-        enforced = {prefix: end for prefix, end in wanted.items() if prefix not in out}
-        for prefix, end in removal.members.items() if removal else ():
-            enforced.setdefault(prefix, end)
-        return enforced
+        return _Guarded(wanted, removal.members if removal else {}, opening.members if opening else {})
 
     def take(self) -> dict[str, set[Prefix]]:
         """Members about whom something else is enforced since this was last called, by service and override."""
@@ -195,9 +221,12 @@ class Guard:
     def _hold(self, name: str, kind: Kind, members: Mapping[Prefix, float], now: float) -> None:
         held = self._held.setdefault((name, kind), Held(name, kind, now))
         held.members.update(members)
+        held.soonest = min((end for end in held.members.values() if end >= 0), default=inf)
         held.agreed = False
-        names = "\n".join(sorted(map(str, held.members)))
-        held.digest = hashlib.sha256(f"{kind}\n{name}\n{names}".encode()).hexdigest()[:12]
+        digest = hashlib.sha256(f"{kind} {name}".encode())
+        for prefix in sorted(held.members):
+            digest.update(b"\n%d %x %d" % prefix)
+        held.digest = digest.hexdigest()[:12]
         if kind is Kind.REMOVAL:
             window = self._windows.get(name) or _Window(now, len(held.members))
             held.needs_word = len(held.members) >= max(WORD_LEAST, WORD_SHARE * window.base)

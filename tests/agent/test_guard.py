@@ -27,6 +27,10 @@ def reread(guard: Guard, before: Members, wanted: Members, *, name: str = SSH, n
     return dict(guard.enforce(name, wanted, now))
 
 
+def now_enforced(guard: Guard, wanted: Members, now: float = NOW) -> Members:
+    return dict(guard.enforce(SSH, wanted, now))
+
+
 def only(guard: Guard) -> Held:
     (held,) = guard.held
     return held
@@ -45,9 +49,9 @@ def test_a_mass_removal_is_held_until_a_second_read_says_the_same() -> None:
     assert reread(guard, before, people(20)) == before
     assert not only(guard).needs_word
     guard.agree("another digest")
-    assert guard.enforce(SSH, people(20), NOW) == before
+    assert now_enforced(guard, people(20)) == before
     guard.agree(only(guard).digest)
-    assert guard.enforce(SSH, people(20), NOW) == people(20)
+    assert now_enforced(guard, people(20)) == people(20)
     assert guard.take()[SSH] == before.keys() - people(20).keys()
 
 
@@ -74,13 +78,13 @@ def test_almost_all_of_many_needs_a_persons_word() -> None:
     held = only(guard)
     assert held.needs_word
     guard.confirm({held.digest: NEVER}, NOW)
-    assert guard.enforce(SSH, people(3), NOW) == before, "not before the second read"
+    assert now_enforced(guard, people(3)) == before, "not before the second read"
     guard.agree(held.digest)
-    assert guard.enforce(SSH, people(3), NOW) == before
+    assert now_enforced(guard, people(3)) == before
     guard.confirm({held.digest: NOW}, NOW)
-    assert guard.enforce(SSH, people(3), NOW) == before, "the word is over"
+    assert now_enforced(guard, people(3)) == before, "the word is over"
     guard.confirm({held.digest: NOW + 60}, NOW)
-    assert guard.enforce(SSH, people(3), NOW) == people(3)
+    assert now_enforced(guard, people(3)) == people(3)
 
 
 def test_the_digest_names_the_change_on_every_host() -> None:
@@ -102,9 +106,9 @@ def test_their_own_time_goes_on_running() -> None:
     guard = Guard()
     before = people(30, end=NOW + 10) | people(30, 100, end=NOW + 20)
     reread(guard, before, {})
-    assert guard.enforce(SSH, {}, NOW + 10) == people(30, 100, end=NOW + 20)
+    assert now_enforced(guard, {}, NOW + 10) == people(30, 100, end=NOW + 20)
     assert guard.take()[SSH] == before.keys()
-    assert guard.enforce(SSH, {}, NOW + 20) == {}
+    assert now_enforced(guard, {}, NOW + 20) == {}
     assert not guard.held
 
 
@@ -118,11 +122,11 @@ def test_what_is_announced_about_somebody_held_counts_at_once() -> None:
     alice, bob, *_ = before
     reread(guard, before, {})
     guard.announce(SSH, [alice])
-    assert guard.enforce(SSH, {alice: NOW + 1}, NOW)[alice] == NOW + 1
+    assert now_enforced(guard, {alice: NOW + 1})[alice] == NOW + 1
     guard.take_away([SSH], bob)
     assert bob not in guard.enforce(SSH, {}, NOW)
     guard.take_away([SSH], None)
-    assert guard.enforce(SSH, {}, NOW) == {}
+    assert now_enforced(guard, {}) == {}
 
 
 def test_a_very_wide_opening_waits_for_a_second_read_and_the_widest_for_a_word() -> None:
@@ -131,7 +135,7 @@ def test_a_very_wide_opening_waits_for_a_second_read_and_the_widest_for_a_word()
     assert reread(guard, {}, {wide: NEVER, usual: NEVER}) == {usual: NEVER}
     assert not only(guard).needs_word
     guard.agree(only(guard).digest)
-    assert guard.enforce(SSH, {wide: NEVER}, NOW) == {wide: NEVER}
+    assert now_enforced(guard, {wide: NEVER}) == {wide: NEVER}
     assert reread(guard, {}, {widest: NEVER}, name=ALLOW) == {}
     assert only(guard).needs_word
 
@@ -209,6 +213,7 @@ class AnyLearning(RuleBasedStateMachine):
     @invariant()
     def look(self) -> None:
         enforced, wanted = self.enforced(), self.live(self.wanted)
+        assert len(enforced) == len(self.guard.enforce(self.name, wanted, self.now))
         for member, end in enforced.items():
             assert not is_over(end, self.now)
             assert wanted.get(member) == end or self.legitimate.get(member) == end, "nobody is let in but by right"
