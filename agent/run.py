@@ -38,7 +38,7 @@ async def run(settings: AgentSettings) -> None:
             enforcer = Enforcer(settings, scope, consul, dataplane, ready, look_again, restored=restored)
             answers = {"status": lambda _: enforcer.status(), "forget": enforcer.forget}
             async with control.serve(settings.control_socket, answers):
-                await run_until(stop, enforcer.run(), enforcer.telling.run(), _stay_here(settings, consul, scope, stop))
+                await run_until(stop, enforcer.run(), enforcer.telling.run(), stay_here(settings, consul, scope, stop))
             await enforcer.saver.save()
             notify_systemd("STOPPING=1")
             log.info("stopped; the rules stay, and every member's time runs out in the kernel")
@@ -50,7 +50,7 @@ async def restore_only(settings: AgentSettings) -> Restored:
         return await restore(settings, dataplane)
 
 
-async def _stay_here(settings: AgentSettings, consul: Consul, scope: Scope, stop: asyncio.Event) -> None:
+async def stay_here(settings: AgentSettings, consul: Consul, scope: Scope, stop: asyncio.Event) -> None:
     """Sees that the place of the last run is still the host's; else raises OSError, so that it is started anew."""
     found = await _where(settings, consul, stop)
     if found not in (None, scope):
