@@ -14,8 +14,10 @@ from rich.table import Table
 
 from agent import control
 from agent.dataplane.ipset import DataplaneError, IpsetDataplane
+from agent.run import restore_only
 from agent.run import run as run_agent
 from agent.settings import AgentSettings
+from agent.statefile import StateFile
 from radius_bridge import configfile
 from radius_bridge.policy.expiry import format_duration
 from radius_bridge.process import configure_logging
@@ -59,6 +61,47 @@ def run(
         raise typer.Exit(FAILED) from None
 
 
+@app.command()
+def restore(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Enforce what was enforced before the reboot, minus what is over; for the boot, before the network is up.
+
+    Does nothing where rules are in place. `run` does the same, and goes on with what Consul says.
+    """
+    settings = _settings(config)
+    configure_logging()
+    try:
+        restored = asyncio.run(restore_only(settings))
+    except (DataplaneError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(FAILED) from None
+    if restored.problem:
+        typer.echo(f"error: {restored.problem}; the failsafe stands", err=True)
+    if restored.failure:
+        typer.echo(f"error: {restored.failure}", err=True)
+    if restored.problem or restored.failure:
+        raise typer.Exit(FAILED)
+
+
+@app.command()
+def forget(
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="As `status` names it: ssh_tcp_22.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Stop protecting SERVICE, which nothing on this host lists any more. Its ports are open to all afterwards.
+
+    Without this, it is forgotten when it has been absent for a day.
+    """
+    try:
+        answer = asyncio.run(control.ask(_settings(config).control_socket, f"forget {service}"))
+    except control.NotRunning as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(NOT_RUNNING) from None
+    if "error" in answer:
+        typer.echo(f"error: {answer['error']}", err=True)
+        raise typer.Exit(FAILED)
+    typer.echo(f"{service} is not protected any more")
+
+
 @app.command("check-config")
 def check_config(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Read the configuration and say what is wrong with it."""
@@ -80,7 +123,7 @@ def status(
     except control.NotRunning as error:
         typer.echo(f"error: {error}; rules that it programmed stay in the kernel", err=True)
         raise typer.Exit(NOT_RUNNING) from None
-    good = bool(answer["enforcing"]) and not answer["errors"]
+    good = bool(answer["enforcing"]) and not answer["errors"] and not answer["held"]
     if as_json:
         typer.echo(json.dumps(answer))
     else:
@@ -96,6 +139,7 @@ def uninstall(config: ConfigOption = DEFAULT_CONFIG) -> None:
     async def remove() -> None:
         with IpsetDataplane(settings.state_dir / "lock") as dataplane:
             await dataplane.uninstall()
+            StateFile(settings.state_dir).remove()
 
     try:
         asyncio.run(remove())
@@ -113,6 +157,8 @@ def _print_status(answer: dict[str, Any]) -> None:
         return f"{format_duration(now - at)} ago" if at else "never"
 
     state = "[green]enforcing[/]" if answer["enforcing"] else "[red]not enforcing[/]"
+    if not answer["enforcing"] and answer["restored"]:
+        state = f"[yellow]enforcing what was so {ago(answer['restored'])}[/]"
     console.print(
         f"{escape(answer['datacenter'])}/{escape(answer['node'])}: {state}, kernel checked {ago(answer['applied'])}"
     )
@@ -143,6 +189,15 @@ def _print_status(answer: dict[str, Any]) -> None:
     console.print(table)
     for source, error in answer["errors"].items():
         console.print(f"[red]error[/] {escape(source)}: {escape(error)}")
+    if answer["refused_state"]:
+        console.print(f"[red]error[/] {escape(answer['refused_state'])}")
+    for held in answer["held"]:
+        what = "would go and are kept" if held["kind"] == "removal" else "would come in and are kept out"
+        way_out = f"radius-bridge confirm {held['digest']}" if held["waits_for"] == "confirm" else "a second read"
+        console.print(
+            f"[red]held[/] {escape(held['of'])}: {held['members']} members ({', '.join(held['some'])}, …) {what} "
+            f"since {ago(held['since'])}, until: {way_out}"
+        )
     for alarm in answer["alarms"]:
         console.print(f"[red]alarm[/] {escape(alarm)}")
     for problem in answer["problems"]:
@@ -150,4 +205,7 @@ def _print_status(answer: dict[str, Any]) -> None:
     if answer["problem_count"] > len(answer["problems"]):
         console.print(f"[yellow]ignored[/] {answer['problem_count'] - len(answer['problems'])} more")
     for name, at in answer["absent_services"].items():
-        console.print(f"[yellow]absent[/] {escape(name)}: last listed {ago(at)}, its rules stay for a day")
+        console.print(
+            f"[yellow]absent[/] {escape(name)}: listed no more since {ago(at)}, its rules stay for a day "
+            f"(radius-bridge-agent forget {escape(name)})"
+        )

@@ -1,4 +1,7 @@
-"""The agent's control socket: how `status` asks a running agent. One JSON question, one JSON answer, root only."""
+"""The agent's control socket: how `status` asks a running agent. One line in, one line of JSON out.
+
+Root and the agent's own user only.
+"""
 
 import asyncio
 import json
@@ -20,15 +23,19 @@ class NotRunning(Exception):
 
 
 @asynccontextmanager
-async def serve(path: Path, answers: dict[str, Callable[[], dict[str, Any]]]) -> AsyncIterator[None]:
-    """Answers questions at `path` (mode 0600) as long as the context is open. Raises OSError if it cannot listen."""
+async def serve(path: Path, answers: dict[str, Callable[[str], dict[str, Any]]]) -> AsyncIterator[None]:
+    """Answers questions at `path` (mode 0600) as long as the context is open. Raises OSError if it cannot listen.
+
+    A question is a word, which `answers` has, and what follows it after a space: that is passed on.
+    """
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             async with asyncio.timeout(TIMEOUT):
                 question = (await reader.readuntil(b"\n")).decode().strip()
-                known = answers.get(question)
-                reply = known() if known else {"error": f"unknown question {question!r}", "known": sorted(answers)}
+                word, _, rest = question.partition(" ")
+                known = answers.get(word)
+                reply = known(rest) if known else {"error": f"unknown question {question!r}", "known": sorted(answers)}
                 writer.write(json.dumps(reply).encode() + b"\n")
                 await writer.drain()
         except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -67,7 +74,7 @@ async def ask(path: Path, question: str) -> dict[str, Any]:
                 writer.close()
                 await writer.wait_closed()
     except PermissionError:
-        raise NotRunning(f"{path}: only root may ask the agent") from None
+        raise NotRunning(f"{path}: only root and the agent's user may ask it") from None
     except (OSError, TimeoutError, ValueError, asyncio.IncompleteReadError) as error:
         raise NotRunning(f"no agent answers at {path} ({str(error) or type(error).__name__})") from None
     if not isinstance(answer, dict):

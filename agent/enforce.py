@@ -3,25 +3,27 @@
 import asyncio
 import random
 import time
-from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping
-from itertools import islice
 from typing import Any, Final, Protocol
 
 import structlog
 
+from agent import report
+from agent.boot import Restored
 from agent.dataplane.change import Change
 from agent.dataplane.errors import DataplaneError
-from agent.desired import ALLOW, DENY, Desired
-from agent.host import Host
+from agent.desired import Desired
+from agent.learning import PATIENCE, Learning
+from agent.saving import Saver
 from agent.services import Protected, find_in_consul, find_in_files
 from agent.settings import AgentSettings
+from agent.state import State
+from agent.statefile import StateFile
+from agent.telling import Telling
 from radius_bridge.policy.members import Prefix
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
-from radius_bridge.registry.follower import Follower
 from radius_bridge.registry.keys import Keys, Scope
-from radius_bridge.registry.view import Changed
 
 log = structlog.get_logger()
 
@@ -30,19 +32,6 @@ SERVICES_EVERY: Final = 5.0
 
 RETRY_AT_MOST: Final = 30.0
 """Longest wait (seconds) before a failed change of the kernel is tried again."""
-
-PATIENCE: Final = 0.25
-"""Seconds that a change waits for what is read because of it: a group that replaces another comes in before that one
-goes, and nobody is cut off in between."""
-
-SILENCE: Final = 45.0
-"""Seconds without an answer of Consul from which on something is wrong: its long polls end after some 32 at most."""
-
-SLICE: Final = 500
-"""Keys that are looked at in one go (some 10 ms): at start there are many, and others need their turn."""
-
-_PROBLEMS: Final = 100
-"""Problems that the status names; more are counted."""
 
 
 class Dataplane(Protocol):
@@ -58,10 +47,10 @@ class Dataplane(Protocol):
 
 
 class Enforcer:
-    """Keeps the kernel as Consul wants it.
+    """Keeps the kernel as Consul wants it, and on disk what the kernel is told.
 
     `ready` is called when the kernel is programmed for the first time; setting `look_again` looks at the host's
-    services at once.
+    services at once. `restored` is what there was of an earlier run: that is kept up until Consul was read.
     """
 
     def __init__(
@@ -73,6 +62,7 @@ class Enforcer:
         ready: Callable[[], None],
         look_again: asyncio.Event,
         clock: Callable[[], float] = time.time,
+        restored: Restored | None = None,
     ) -> None:
         """`scope` is this host's datacenter and node."""
         self._settings = settings
@@ -81,24 +71,46 @@ class Enforcer:
         self._announce_ready = ready
         self._look_again = look_again
         self._clock = clock
-        keys = Keys(settings.consul.root)
-        self.follower = Follower(consul, keys, keys.access_changes, changed=self._learn, clock=clock)
+        self._restored = restored or Restored()
+        state = self._restored.state
         failsafe = tuple(each.failsafe() for each in settings.failsafe)
-        self._host = Host(keys, scope, failsafe, self.follower.view, clock())
+        keys = Keys(settings.consul.root)
+        self.learning = Learning(consul, keys, scope, failsafe, clock, state)
+        self.follower = self.learning.follower
+        self.saver = Saver(StateFile(settings.state_dir), self._state)
         self._protected = Protected()
+        if state is not None:
+            known = {service.name: service for service in state.services}
+            self._protected = Protected(known, dict(state.absent), state.looked)
+        self.telling = Telling(consul, keys.host(scope.node), self.status, clock)
         self._started, self._began = clock(), time.monotonic()
         self._services_read = 0.0
         self._errors: dict[str, str] = {}
-        self._heard = asyncio.Event()
-        self._woken = 0.0
-        self._unseen: dict[str, None] = {}
-        """Keys to be looked at: each once, however often it changed."""
-        self._changed: defaultdict[str, set[Prefix]] = defaultdict(set)
-        """Members that have changed since the kernel was programmed."""
+        self._service_problems: tuple[str, ...] = ()
+        self._wanted: Desired | None = None
+        """What the kernel was last told to enforce."""
         self._enforced: Desired | None = None
-        """What the kernel was programmed for, if that went well."""
+        """The same, if that went well."""
+        self._busy = asyncio.Lock()
+        """Held while what is wanted is not yet what is known: in between nothing may be written down."""
         self._applied_at = 0.0
+        """When the kernel was last programmed for what Consul says (epoch seconds)."""
         self._last_change: dict[str, float] = {}
+
+    async def run(self) -> None:
+        """Enforces until cancelled."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for work in (
+                    self.learning.follower.run(),
+                    self.learning.read_again(),
+                    self.watch_services(),
+                    self.enforce(),
+                    self.saver.run(),
+                ):
+                    tasks.create_task(work)
+        except ExceptionGroup as group:
+            raise group.exceptions[0] from None
 
     async def watch_services(self) -> None:
         """Follows the services of the local Consul agent and the service files for ever."""
@@ -115,11 +127,11 @@ class Enforcer:
                 self._services_read = time.monotonic()
                 self._errors.pop("services", None)
                 services = self._protected.update(found, self._clock())
-                problems = tuple(problem for look in found for problem in look.problems)
-                if known != (services, problems):
-                    known = (services, problems)
-                    self._host.protect(services, problems)
-                    self._hear()
+                problems = self._service_problems = tuple(problem for look in found for problem in look.problems)
+                if known != (services, problems, self._protected.absent.keys()):
+                    known = (services, problems, set(self._protected.absent))
+                    self.learning.protect(services, problems)
+                    self.saver.changed()
             self._look_again.clear()
             try:
                 async with asyncio.timeout(SERVICES_EVERY):
@@ -130,19 +142,22 @@ class Enforcer:
     async def enforce(self) -> None:
         """Programs the kernel whenever something was heard, for ever."""
         wait, failures = 0.0, 0
+        heard = self.learning.heard
         while True:
             try:
                 async with asyncio.timeout(wait):
-                    await self._heard.wait()
+                    await heard.wait()
+                woken = self.learning.woken
             except TimeoutError:
-                self._woken = self._clock()
-            woken = self._woken
-            await self._catch_up()
-            if not self._applied_at and not self._host.is_ready():
-                wait = PATIENCE
-                continue
+                woken = self._clock()
             try:
-                await self._program(woken)
+                async with self._busy:
+                    await self.learning.catch_up()
+                    is_ready = self.learning.host.is_ready()
+                    if self._applied_at or is_ready:
+                        await self._program(woken)
+                    elif self._restored.desired is not None:
+                        await self._keep_up(self._restored.desired)
             except DataplaneError as error:
                 failures += 1
                 wait = min(RETRY_AT_MOST, 0.5 * 2**failures) * random.uniform(0.5, 1)  # noqa: S311 — only a jitter
@@ -152,82 +167,46 @@ class Enforcer:
             failures = 0
             self._errors.pop("kernel", None)
             now = self._clock()
-            wait = max(1.0, self._dataplane.next_refresh(now) - now)
-            if not self._host.is_ready():
-                wait = PATIENCE
+            wait = max(1.0, self._dataplane.next_refresh(now) - now) if is_ready else PATIENCE
+
+    def forget(self, name: str) -> dict[str, Any]:
+        """Protects a service no longer that no source lists any more; the answer says what was done."""
+        try:
+            self._protected.forget(name)
+        except ValueError as error:
+            return {"error": str(error)}
+        log.warning("service forgotten, its ports are not protected any more", service=name)
+        self.learning.protect(self._protected.listed(), self._service_problems)
+        self.saver.changed()
+        return {"forgotten": name}
 
     def status(self) -> dict[str, Any]:
         """What the agent enforces and how fresh that is; times are epoch seconds."""
         now = self._clock()
-        counters = dict(sorted(self.follower.counters.items()))
-        problems = self._host.problems()
-        services = self._enforced.services if self._enforced else ()
+        state_error = self.saver.error
         return {
-            "node": self._host.scope.node,
-            "datacenter": self._host.scope.dc,
             "started": self._started,
             "enforcing": bool(self._applied_at),
-            "waiting_for": self._host.waiting_for(),
+            "restored": self._restored.state.written if self._restored.state else None,
             "applied": self._applied_at or None,
             "last_change": self._last_change or None,
-            "contact_age_s": self._contact_ages(),
-            "feed": {"covered": self._host.covered, "complete": self.follower.is_complete, **counters},
-            "alarms": list(self.follower.alarms),
-            "errors": self._errors | self._trouble(),
-            "problems": problems[:_PROBLEMS],
-            "problem_count": len(problems),
-            "absent_services": self._protected.absent(),
-            "services": [
-                {
-                    "name": service.name,
-                    "ports": [str(port) for port in service.ports],
-                    "origin": service.origin,
-                }
-                | self._count(service.name, now)
-                for service in services
-            ],
-            "overrides": {name: self._count(name, now) for name in (ALLOW, DENY)},
+            "contact_age_s": report.contact_ages(self.learning, self._services_read),
+            "errors": self._errors
+            | report.trouble(self.learning, self._began)
+            | ({"state": state_error} if state_error else {}),
+            "refused_state": self._restored.problem,
+            "state": self.saver.status(),
+            "told": {"error": self.telling.error, **self.telling.counters},
+            "absent_services": dict(self._protected.absent),
+            **report.about_learning(self.learning),
+            **report.about_enforced(self.learning, self._enforced, now),
         }
-
-    def _learn(self, changed: list[Changed]) -> None:
-        """The follower's view has changed."""
-        self._unseen.update(dict.fromkeys(change.key for change in changed))
-        self._hear()
-
-    def _hear(self) -> None:
-        if not self._heard.is_set():
-            self._woken = self._clock()
-            self._heard.set()
-
-    async def _catch_up(self) -> None:
-        """Takes in what was heard, and what had to be read because of it."""
-        deadline = time.monotonic() + PATIENCE
-        while True:
-            while self._unseen:
-                for key in list(islice(self._unseen, SLICE)):
-                    del self._unseen[key]
-                    self._host.look(key)
-                if self._unseen:
-                    await asyncio.sleep(0)
-            self._heard.clear()
-            step = self._host.settle(self._clock())
-            for name, members in step.changed.items():
-                self._changed[name].update(members)
-            self.follower.uncover(step.uncover)
-            self.follower.cover(step.cover)
-            if not step.cover:
-                return
-            try:
-                async with asyncio.timeout(deadline - time.monotonic()):
-                    await self.follower.wait_complete()
-            except TimeoutError:
-                return
 
     async def _program(self, woken: float) -> None:
         """Makes the kernel enforce what is known. Raises DataplaneError; then everything is compared next time."""
-        wanted, now = self._host.desired(), self._clock()
-        known, self._enforced = self._enforced, None
-        changed, self._changed = self._changed, defaultdict(set)
+        wanted, now = self.learning.desired(), self._clock()
+        known, self._enforced, self._wanted = self._enforced, None, wanted
+        changed = self.learning.take_changed()
         is_same = known is not None and known.services == wanted.services
         change = await self._dataplane.apply(wanted, now, changed if is_same else None)
         first = not self._applied_at
@@ -235,22 +214,28 @@ class Enforcer:
         if change:
             self._last_change = {"woken": woken, "programmed": self._applied_at}
             log.info("kernel programmed", **change.summary())
+        if change or first:
+            self.saver.changed()
         if first:
             self._announce_ready()
 
-    def _contact_ages(self) -> dict[str, float]:
-        """Seconds since Consul last told how things are, by what it was asked."""
-        contacts = {"feed": self.follower.last_contact, "services": self._services_read}
-        now = time.monotonic()
-        return {source: round(now - at, 3) for source, at in contacts.items() if at}
+    async def _keep_up(self, desired: Desired) -> None:
+        """Enforces what was restored, minus what is over. Raises DataplaneError."""
+        if self._dataplane.next_refresh(self._clock()) <= self._clock():
+            await self._dataplane.apply(desired, self._clock())
 
-    def _trouble(self) -> dict[str, str]:
-        """What is wrong with the feed."""
-        silence = time.monotonic() - max(self._began, self.follower.last_contact)
-        if self.follower.trouble:
-            return {"feed": self.follower.trouble}
-        return {"feed": f"Consul has not answered for {silence:.0f} s"} if silence > SILENCE else {}
-
-    def _count(self, name: str, now: float) -> dict[str, Any]:
-        members, soonest = self._host.count(name, now)
-        return {"members": members, "soonest_expiry": soonest}
+    async def _state(self) -> State | None:
+        """What is to be found on disk after a reboot; None before Consul was read."""
+        async with self._busy:
+            wanted = self._wanted
+            if wanted is None:
+                return None
+            return State(
+                self._settings.consul.root,
+                self.learning.host.scope,
+                self._clock(),
+                wanted.services,
+                {name: dict(members) for name, members in wanted.members.items()},
+                {name: since for name, since in self._protected.absent.items() if name in wanted.members},
+                self._protected.looked,
+            )

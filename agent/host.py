@@ -7,7 +7,7 @@ from typing import NamedTuple
 from agent.desired import ALLOW, DENY, Desired, Failsafe
 from radius_bridge.policy.expiry import NEVER, latest, parse_expiry
 from radius_bridge.policy.members import GroupRef, Prefix
-from radius_bridge.policy.resolution import Resolution
+from radius_bridge.policy.resolution import Links, Resolution
 from radius_bridge.policy.services import Service
 from radius_bridge.registry.keys import Keys, Scope
 from radius_bridge.registry.view import View
@@ -125,6 +125,16 @@ class Host:
         waiting = ["services"] if self.services is None else []
         return waiting + sorted({prefix for name in self._unready() for prefix in self._unread(name)})
 
+    def links(self) -> Links:
+        """The grants and groups that are known, as they are now."""
+        return self._resolution.links()
+
+    def prefixes(self, name: str) -> list[str]:
+        """The prefixes that decide about a service or override."""
+        if name not in self._folders:
+            return []
+        return [*self._folders[name], *(self._keys.group(group) for group in self._resolution.reached(name))]
+
     def count(self, name: str, now: float) -> tuple[int, float | None]:
         """How many members a service or override has at `now` (epoch seconds), and when the next one's time is over."""
         if name not in self._folders:
@@ -159,8 +169,7 @@ class Host:
 
     def _unread(self, name: str) -> Iterator[str]:
         """The prefixes that decide about a service or override and are not complete."""
-        groups = (self._keys.group(group) for group in self._resolution.reached(name))
-        return (prefix for prefix in (*self._folders[name], *groups) if not self._view.is_complete(prefix))
+        return (prefix for prefix in self.prefixes(name) if not self._view.is_complete(prefix))
 
     def _look_at_grant(self, key: str) -> None:
         is_override = key.startswith(self._keys.sets)

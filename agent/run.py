@@ -6,9 +6,11 @@ import random
 import structlog
 
 from agent import control
+from agent.boot import Restored, restore
 from agent.dataplane.ipset import IpsetDataplane
 from agent.enforce import Enforcer
 from agent.settings import AgentSettings
+from agent.statefile import StateFile
 from radius_bridge.process import notify_systemd, run_until, signals
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
@@ -21,8 +23,9 @@ async def run(settings: AgentSettings) -> None:
     """Runs until SIGTERM or SIGINT. Raises OSError or DataplaneError if it cannot begin."""
     look_again = asyncio.Event()
     with IpsetDataplane(settings.state_dir / "lock") as dataplane:
+        restored = await restore(settings, dataplane)
         async with Consul(settings.consul) as consul, signals(look_again.set) as stop:
-            scope = await _where(settings, consul, stop)
+            scope = restored.state.scope if restored.state else await _where(settings, consul, stop)
             if scope is None:
                 return
 
@@ -30,16 +33,30 @@ async def run(settings: AgentSettings) -> None:
                 log.info("enforcing", node=scope.node, datacenter=scope.dc)
                 notify_systemd("READY=1")
 
-            enforcer = Enforcer(settings, scope, consul, dataplane, ready, look_again)
-            async with control.serve(settings.control_socket, {"status": enforcer.status}):
-                await run_until(
-                    stop,
-                    enforcer.follower.run(),
-                    enforcer.watch_services(),
-                    enforcer.enforce(),
-                )
+            if restored.state is not None:
+                notify_systemd("READY=1")
+            enforcer = Enforcer(settings, scope, consul, dataplane, ready, look_again, restored=restored)
+            answers = {"status": lambda _: enforcer.status(), "forget": enforcer.forget}
+            async with control.serve(settings.control_socket, answers):
+                await run_until(stop, enforcer.run(), enforcer.telling.run(), stay_here(settings, consul, scope, stop))
+            await enforcer.saver.save()
             notify_systemd("STOPPING=1")
             log.info("stopped; the rules stay, and every member's time runs out in the kernel")
+
+
+async def restore_only(settings: AgentSettings) -> Restored:
+    """`radius-bridge-agent restore`, before the network is up. Raises OSError or DataplaneError."""
+    with IpsetDataplane(settings.state_dir / "lock") as dataplane:
+        return await restore(settings, dataplane)
+
+
+async def stay_here(settings: AgentSettings, consul: Consul, scope: Scope, stop: asyncio.Event) -> None:
+    """Sees that the place of the last run is still the host's; else raises OSError, so that it is started anew."""
+    found = await _where(settings, consul, stop)
+    if found not in (None, scope):
+        StateFile(settings.state_dir).remove()
+        raise OSError(f"this host is {found} now and was {scope}: start again, what was enforced there is forgotten")
+    await asyncio.Event().wait()
 
 
 async def _where(settings: AgentSettings, consul: Consul, stop: asyncio.Event) -> Scope | None:

@@ -14,6 +14,9 @@ FORGET_AFTER = 86400.0
 An empty Consul data directory, or a file that is being replaced, must not open ports.
 """
 
+PAUSE = 60.0
+"""Seconds between two looks from which on nobody has looked in between."""
+
 MAX_FILE = 1 << 20
 
 
@@ -24,7 +27,7 @@ class Found:
     services: tuple[Service, ...]
     problems: tuple[str, ...] = ()
     unreadable: frozenset[str] = frozenset()
-    """Origins whose services could not be read this time; they count as present."""
+    """Origins (files, or the directory of files) that could not be read this time; their services count as present."""
 
 
 def find_in_consul(listed: Mapping[str, AgentService]) -> Found:
@@ -49,7 +52,8 @@ def find_in_files(directory: Path) -> Found:
     except FileNotFoundError:
         return Found(())
     except OSError as error:
-        return Found((), (f"{directory}: cannot be read ({error.strerror})",))
+        problem = f"{directory}: cannot be read ({error.strerror})"
+        return Found((), (problem,), frozenset({str(directory)}))
     for path in paths:
         try:
             with path.open("rb") as file:
@@ -65,19 +69,24 @@ def find_in_files(directory: Path) -> Found:
 
 @dataclass(slots=True)
 class Protected:
-    """The services under protection, with when each was last seen. Pure: the time is an argument."""
+    """The services under protection, and since when some are listed no more. Pure: the time is an argument."""
 
-    last_seen: dict[str, float] = field(default_factory=dict)
     services: dict[str, Service] = field(default_factory=dict)
-    updated: float = 0.0
+    absent: dict[str, float] = field(default_factory=dict)
+    """Services that are protected although no source lists them any more: since when (epoch seconds)."""
+    looked: float = 0.0
+    """When `update` was last called (epoch seconds)."""
 
     def update(self, found: Iterable[Found], now: float) -> tuple[Service, ...]:
         """Takes one look at all sources (epoch seconds) and gives what to protect, by name.
 
-        Services of one name from several sources are one service with all their ports.
+        Services of one name from several sources are one service with all their ports. Time in which nobody looked
+        is no absence: neither a host that was off nor a Consul that could not be asked says that a service is gone.
         """
         looks = list(found)
-        self.updated = now
+        if self.looked and not 0 <= now - self.looked <= PAUSE:
+            self.absent = {name: since + now - self.looked for name, since in self.absent.items()}
+        self.looked = now
         seen: dict[str, Service] = {}
         for service in (service for look in looks for service in look.services):
             known = seen.get(service.name)
@@ -85,15 +94,24 @@ class Protected:
             seen[service.name] = Service(service.name, ports, service.origin)
         unreadable = frozenset[str]().union(*(look.unreadable for look in looks))
         for name, service in self.services.items():
-            if name not in seen and service.origin in unreadable:
+            if name not in seen and not unreadable.isdisjoint((service.origin, str(Path(service.origin).parent))):
                 seen[name] = service
         for name, service in seen.items():
             self.services[name] = service
-            self.last_seen[name] = now
-        for name in [name for name, at in self.last_seen.items() if at + FORGET_AFTER <= now]:
-            del self.last_seen[name], self.services[name]
+            self.absent.pop(name, None)
+        for name in self.services.keys() - seen.keys():
+            if self.absent.setdefault(name, now) + FORGET_AFTER <= now:
+                del self.services[name], self.absent[name]
+        return self.listed()
+
+    def listed(self) -> tuple[Service, ...]:
+        """What to protect, by name."""
         return tuple(self.services[name] for name in sorted(self.services))
 
-    def absent(self) -> dict[str, float]:
-        """Services that are protected although no source lists them any more: when each was last seen."""
-        return {name: at for name, at in self.last_seen.items() if at < self.updated}
+    def forget(self, name: str) -> None:
+        """Protects an absent service no longer. Raises ValueError, saying why not, for any other."""
+        if name not in self.services:
+            raise ValueError(f"{name} is not protected here")
+        if name not in self.absent:
+            raise ValueError(f"{name} is still listed ({self.services[name].origin}): take it away there first")
+        del self.services[name], self.absent[name]

@@ -41,9 +41,9 @@ class AgentSettings(BaseModel):
     services_dir: Path = Path("/etc/radius-bridge-agent/services.d")
     """Service files (*.json) of this host, besides the services of its Consul agent."""
     state_dir: Path = Path("/var/lib/radius-bridge-agent")
-    """Where the agent keeps its lock."""
+    """Where the agent keeps its lock, and what it enforces for the time after a reboot; its own user's only."""
     control_socket: Path = Path("/run/radius-bridge-agent/control.sock")
-    """Where `radius-bridge-agent status` finds the agent; readable by root only."""
+    """Where `radius-bridge-agent status` finds the agent; for root and its own user only."""
     node: str = Field(default="", pattern=r"^[a-z0-9-]*$")
     """This host's name in grants; without it, the Consul agent's node name up to the first dot."""
     datacenter: str = Field(default="", pattern=r"^[A-Za-z0-9_-]*$")

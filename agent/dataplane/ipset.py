@@ -133,6 +133,10 @@ class IpsetDataplane:
         """
         return max(now, min(self._checked + CHECK_SECONDS, self._open_contents().next_renewal()))
 
+    async def is_in_place(self) -> bool:
+        """True if rules of ours are in the kernel where they belong, whoever wrote them. Raises DataplaneError."""
+        return all([(await table.read()).at_head for table in self._tables])
+
     async def summary(self) -> dict[str, int]:
         """Our sets in the kernel, each with the number of its entries. Raises DataplaneError."""
         async with open_sets() as sets:

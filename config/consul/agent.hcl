@@ -12,6 +12,9 @@ key_prefix "befw/$ipset$/" {
 key_prefix "befw/$changes$/access/" {
   policy = "list"
 }
+key_prefix "befw/$confirm$/" {
+  policy = "list"
+}
 key "befw/$meta$" {
   policy = "read"
 }

@@ -20,6 +20,9 @@ key_prefix "befw/$service$/" {
 key_prefix "befw/$ipset$/" {
   policy = "write"
 }
+key_prefix "befw/$confirm$/" {
+  policy = "write"
+}
 key "befw/$meta$" {
   policy = "write"
 }

@@ -8,6 +8,7 @@ import typer
 from radius_bridge.cli.common import USAGE, ForOption, as_read, expiry_after, fail, parse_who_argument, until
 from radius_bridge.cli.everywhere import everywhere
 from radius_bridge.cli.grants import WhoArgument
+from radius_bridge.cli.reach import YesOption, ask_if_much
 from radius_bridge.policy.expiry import format_expiry, parse_duration
 from radius_bridge.policy.members import describe
 from radius_bridge.registry.consul import Consul
@@ -20,12 +21,14 @@ TimeoutOption = Annotated[
 ]
 
 
-def block(who: WhoArgument, duration: ForOption = "", timeout: TimeoutOption = "1h") -> None:
+def block(who: WhoArgument, duration: ForOption = "", timeout: TimeoutOption = "1h", yes: YesOption = False) -> None:
     """Let WHO reach nothing on any protected host, in any datacenter; live connections end too.
 
-    Tries again until every datacenter has it (Ctrl-C ends that). `radius-bridge block 192.0.2.7 --for 1h`
+    Tries again until every datacenter has it (Ctrl-C ends that). `radius-bridge block 192.0.2.7 --for 1h`. Asks first
+    if that hits very many.
     """
     member, expires, patience = parse_who_argument(who), expiry_after(duration), _seconds(timeout)
+    ask_if_much(f"block {describe(member)}", member, yes=yes, always_knows=False)
 
     async def work(consul: Consul, keys: Keys) -> None:
         key = keys.set_member(Scope(), DENY, member)

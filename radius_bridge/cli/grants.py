@@ -20,6 +20,7 @@ from radius_bridge.cli.common import (
     with_consul,
 )
 from radius_bridge.cli.everywhere import everywhere
+from radius_bridge.cli.reach import YesOption, ask_if_much
 from radius_bridge.policy.expiry import NEVER, format_expiry
 from radius_bridge.policy.members import describe
 from radius_bridge.registry.consul import Consul
@@ -48,12 +49,14 @@ def grant(
     duration: ForOption = "",
     node: NodeOption = "",
     dc: DcOption = "",
+    yes: YesOption = False,
 ) -> None:
     """Let WHO reach SERVICE: everywhere, in one datacenter (--dc) or on one node (--on).
 
-    `radius-bridge grant alice ssh_tcp_22 --for 8h`
+    `radius-bridge grant alice ssh_tcp_22 --for 8h`. Asks first if that hits very many.
     """
     member, name, expires = parse_who_argument(who), _service(service), expiry_after(duration)
+    ask_if_much(f"grant {describe(member)} {name}", member, yes=yes, service=name)
 
     async def work(consul: Consul, keys: Keys) -> Scope:
         scope = await _scope(consul, dc, node)

@@ -20,6 +20,7 @@ from radius_bridge.cli.common import (
     with_consul,
 )
 from radius_bridge.cli.everywhere import everywhere
+from radius_bridge.cli.reach import YesOption, ask_if_much
 from radius_bridge.policy.expiry import NEVER, format_expiry
 from radius_bridge.policy.members import GroupRef, describe
 from radius_bridge.registry.consul import Consul
@@ -39,9 +40,10 @@ MemberArgument = Annotated[
 
 
 @app.command()
-def add(group: GroupArgument, member: MemberArgument, duration: ForOption = "") -> None:
-    """Put MEMBER into GROUP."""
+def add(group: GroupArgument, member: MemberArgument, duration: ForOption = "", yes: YesOption = False) -> None:
+    """Put MEMBER into GROUP. Asks first if that hits very many."""
     into, who, expires = _own_group(group), parse_who_argument(member), expiry_after(duration)
+    ask_if_much(f"group add {into.name} {describe(who)}", who, yes=yes)
 
     async def work(consul: Consul, keys: Keys) -> None:
         await consul.transact(announced(keys, [Op.set(keys.group_member(into, who), format_expiry(expires))]))

@@ -2,7 +2,7 @@
 
 import typer
 
-from radius_bridge.cli import blocks, changes, decode, grants, groups, names, send, serve, tail, who
+from radius_bridge.cli import blocks, changes, decode, grants, groups, hosts, names, send, serve, tail, who
 
 app = typer.Typer(
     help="Open a port for a person instead of an address.\n\n"
@@ -21,6 +21,8 @@ app.command()(blocks.block)
 app.command()(blocks.unblock)
 app.command()(who.who)
 app.command()(tail.tail)
+app.command()(hosts.hosts)
+app.command()(hosts.confirm)
 app.command()(changes.notify)
 app.command()(changes.publish)
 app.add_typer(groups.app, name="group")

@@ -39,6 +39,14 @@ class Changes(NamedTuple):
     """Groups that may have become needed, or not needed any more: ask `Resolution.needs`."""
 
 
+class Links(NamedTuple):
+    """All grants and groups at one moment; a copy."""
+
+    grants: dict[str, dict[Member, float]]
+    """Per service or override, who is named and until when (epoch seconds or NEVER)."""
+    groups: dict[GroupRef, dict[Member, float]]
+
+
 class Resolution:
     """Groups and grants, and at any time what `resolve` makes of them.
 
@@ -127,6 +135,13 @@ class Resolution:
                 members[name], access.changed = access.changed, {}
         turned, self._turned = frozenset(self._turned), set()
         return Changes(members, turned)
+
+    def links(self) -> Links:
+        """What everything is resolved from, as it is now."""
+        return Links(
+            {name: dict(access.grants) for name, access in self._access.items()},
+            {group: dict(members) for group, members in self._members.items()},
+        )
 
     def needs(self, group: GroupRef) -> bool:
         """True if the members of this group decide about access."""

@@ -16,7 +16,7 @@ from typing import Final
 import msgspec
 
 from radius_bridge.policy.members import USER_PREFIX
-from radius_bridge.registry.keys import ALIAS, BINDING, IPSET, RESTART, SERVICE, SESSION, Keys
+from radius_bridge.registry.keys import ALIAS, BINDING, CONFIRM, IPSET, RESTART, SERVICE, SESSION, Keys
 
 MAX_RECORD: Final = 64 * 1024
 """Octets of one record, at most."""
@@ -50,7 +50,7 @@ class Class(Enum):
     BRIDGE = "access/bridge"
     """What the network says: groups of users."""
     ENGINEER = "access/engineer"
-    """What engineers say: grants, sets, all other groups."""
+    """What engineers say: grants, sets, all other groups, and what they confirm."""
     IDENTITY = "identity"
     """Who is behind which address: sessions, bindings, restarts."""
 
@@ -62,7 +62,8 @@ class Class(Enum):
 
     @property
     def _folders(self) -> tuple[str, ...]:
-        folders = (BINDING, SESSION, RESTART) if self is Class.IDENTITY else (ALIAS, SERVICE, IPSET)
+        identity = self is Class.IDENTITY
+        folders = (BINDING, SESSION, RESTART) if identity else (ALIAS, SERVICE, IPSET, CONFIRM)
         return tuple(f"{folder}/" for folder in folders)
 
     def may_name(self, key: str) -> bool:

@@ -14,7 +14,7 @@ import structlog
 from radius_bridge.registry import meta, poll
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
-from radius_bridge.registry.feed import class_of
+from radius_bridge.registry.feed import Change, class_of
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Entry, Snapshot
 from radius_bridge.registry.parts import gently
@@ -46,13 +46,16 @@ WHOLE: Final = 64
 _log = structlog.get_logger(__name__)
 
 
+_Answer = tuple[str, Snapshot, dict[str, int]]
+"""What was read, what came, and the prefixes that this says something about (with the number of their last miss)."""
+
+
 @dataclass(slots=True)
 class _Round:
     """Reads that go together."""
 
     failed: bool = False
-    empty: list[tuple[str, Snapshot, dict[str, int]]] = field(default_factory=list)
-    """What Consul said is not there, with the prefixes that this says something about."""
+    answers: list[_Answer] = field(default_factory=list)
 
 
 class Follower:
@@ -72,16 +75,25 @@ class Follower:
         feed: str,
         *,
         changed: Callable[[list[Changed]], None] = lambda _: None,
+        read: Callable[[list[Changed]], None] | None = None,
+        news: Callable[[list[Change]], None] = lambda _: None,
         refresh: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         """`feed` is `keys.access_changes` or `keys.identity_changes`.
+
+        `read`, if given, is called in place of `changed` with what reads of prefixes found to be another value: once
+        for all that were read together, and also if that is nothing. `news` is called with the entries of the feed
+        before they are applied, whether they change anything or not.
 
         `refresh`: whether to read everything again now and then; without it the caller compares for himself.
         """
         self._consul = consul
         self._keys = keys
         self._changed = changed
+        self._read_changed = changed if read is None else read
+        self._news = news
+        self._reading = asyncio.Lock()
         self._poll = Poll(consul, keys, feed, clock=clock)
         self._refreshes = refresh
         self._begun = False
@@ -155,6 +167,8 @@ class Follower:
             self.view.rewind()
         if news.rewound or news.again or news.missed:
             self._want(tuple(self.view.covered), REWIND_SPREAD)
+        if news.changes:
+            self._news(news.changes)
         changed = [each for change in news.changes for each in self.view.apply(change)]
         if news.gaps:
             classes = {class_of(self._keys, writer) for writer in news.gaps}
@@ -171,7 +185,14 @@ class Follower:
         if not self._begun:
             self._begun = True
             self._note_progress()
-        self._tell(changed)
+        self._tell(changed, self._changed)
+
+    async def read_again(self, prefixes: Iterable[str]) -> bool:
+        """Reads those of the prefixes that are covered once more, consistently; False if that failed.
+
+        What is different is heard of before this returns.
+        """
+        return await self._read({prefix for prefix in prefixes if prefix in self.view.covered}, consistent=True)
 
     def _want(self, prefixes: Collection[str], spread: float, *, for_gap: bool = False, cover: bool = False) -> None:
         """Has the prefixes read within `spread` seconds; they count as incomplete until then."""
@@ -199,10 +220,10 @@ class Follower:
         else:
             self._settled.clear()
 
-    def _tell(self, changed: list[Changed]) -> None:
-        if changed:
-            self.counters["changes"] += len(changed)
-            self._changed(changed)
+    def _tell(self, changed: list[Changed], listener: Callable[[list[Changed]], None]) -> None:
+        self.counters["changes"] += len(changed)
+        if changed or listener is not self._changed:
+            listener(changed)
 
     async def _read_what_is_due(self) -> None:
         refresh = self._next_refresh()
@@ -229,8 +250,8 @@ class Follower:
     def _next_refresh(self) -> float:
         return time.monotonic() + random.uniform(*REFRESH) if self._refreshes else inf  # noqa: S311 - spreads load
 
-    async def _read(self, prefixes: set[str]) -> None:
-        """Reads prefixes; many of one folder together."""
+    async def _read(self, prefixes: set[str], *, consistent: bool = False) -> bool:
+        """Reads prefixes, many of one folder together; False if one could not be read."""
         folders: defaultdict[str, set[str]] = defaultdict(set)
         async for prefix in gently(prefixes, SLICE):
             folders[_folder(prefix)].add(prefix)
@@ -247,26 +268,25 @@ class Follower:
                     misses[prefix] = self._wanting.get(prefix, 0)
                     self.view.begin(prefix)
                 try:
-                    snapshot = await self._ask(what, covers)
+                    snapshot = await self._ask(what, covers, consistent)
                 except RegistryError as error:
                     round_.failed = True
                     self._note_failure(what, covers, error)
                     return
-                if snapshot.missing:
-                    round_.empty.append((what, snapshot, misses))
-                else:
-                    await self._complete(snapshot, misses)
+                round_.answers.append((what, snapshot, misses))
 
-        async with asyncio.TaskGroup() as tasks:
-            for what, covers in jobs:
-                tasks.create_task(work(what, covers))
-        if round_.empty:
-            await self._believe(round_)
+        async with self._reading:
+            async with asyncio.TaskGroup() as tasks:
+                for what, covers in jobs:
+                    tasks.create_task(work(what, covers))
+            await self._doubt(round_)
+            await self._complete(round_.answers)
         self._failures = self._failures + 1 if round_.failed else 0
+        return not round_.failed
 
-    async def _ask(self, what: str, covers: set[str]) -> Snapshot:
+    async def _ask(self, what: str, covers: set[str], consistent: bool) -> Snapshot:
         """The leader's answer; one that would take away all or most of what we have, asked for twice."""
-        snapshot = await self._consul.read(what)
+        snapshot = await self._consul.read(what, consistency="consistent" if consistent else "default")
         self.counters["reads"] += 1
         self.counters["entries_read"] += len(snapshot.entries)
         known = 0
@@ -279,40 +299,46 @@ class Follower:
             snapshot = await confirmed(self._consul, self._keys, what)
         return snapshot
 
-    async def _believe(self, round_: _Round) -> None:
+    async def _doubt(self, round_: _Round) -> None:
         """What Consul said is not there: the sentinel, read after all of it, tells that from a lost registry."""
+        empty = [answer for answer in round_.answers if answer[1].missing]
+        if not empty:
+            return
         self.counters["confirmed"] += 1
         try:
-            await meta.expect(self._consul, self._keys, round_.empty[0][0])
+            await meta.expect(self._consul, self._keys, empty[0][0])
         except RegistryError as error:
             round_.failed = True
-            for what, _, misses in round_.empty:
+            for what, _, misses in empty:
                 self._note_failure(what, set(misses), error)
-            return
-        for _, snapshot, misses in round_.empty:
-            await self._complete(snapshot, misses)
+            round_.answers = [answer for answer in round_.answers if not answer[1].missing]
 
-    async def _complete(self, snapshot: Snapshot, misses: dict[str, int]) -> None:
+    async def _complete(self, answers: list[_Answer]) -> None:
         """Takes what was read into the view, prefix by prefix, with turns for others in between.
 
-        What has changed is told at the end, all of it: who goes in one place and comes in another is not cut off.
+        What has changed is told at the end, all of it: who goes in one place and comes in another is not cut off. And
+        nothing says that it is complete before everybody has heard of what is in it.
         """
-        lots: dict[str, list[Entry]] = {prefix: [] for prefix in misses}
-        for prefix in lots if len(lots) == 1 else ():
-            lots[prefix].extend(snapshot.entries)
-        if len(lots) > 1:  # all of one folder
-            start = len(_folder(next(iter(lots))))
-            async for entry in gently(snapshot.entries, SLICE):
-                prefix = entry.key[: entry.key.find("/", start) + 1]
-                if prefix in lots:
-                    lots[prefix].append(entry)
         changed: list[Changed] = []
-        async for prefix, entries in gently(lots.items(), SLICE):
-            changed += self.view.complete(prefix, snapshot.index, entries)
-            if self._wanting.get(prefix) == misses[prefix] and self.view.is_complete(prefix):
+        settled: dict[str, int] = {}
+        for _, snapshot, misses in answers:
+            lots: dict[str, list[Entry]] = {prefix: [] for prefix in misses}
+            for prefix in lots if len(lots) == 1 else ():
+                lots[prefix].extend(snapshot.entries)
+            if len(lots) > 1:  # all of one folder
+                start = len(_folder(next(iter(lots))))
+                async for entry in gently(snapshot.entries, SLICE):
+                    prefix = entry.key[: entry.key.find("/", start) + 1]
+                    if prefix in lots:
+                        lots[prefix].append(entry)
+            async for prefix, entries in gently(lots.items(), SLICE):
+                changed += self.view.complete(prefix, snapshot.index, entries)
+                settled[prefix] = misses[prefix]
+        for prefix, miss in settled.items():
+            if self._wanting.get(prefix) == miss and self.view.is_complete(prefix):
                 del self._wanting[prefix]
+        self._tell(changed, self._read_changed)
         self._note_progress()
-        self._tell(changed)
 
     def _note_failure(self, what: str, covers: set[str], error: RegistryError) -> None:
         self.counters["read_failures"] += 1

@@ -10,6 +10,8 @@
 <root>/$changes$/identity/<writer>                  = registry.feed.Record, followed by bridges
 <root>/$meta$                                       = registry.records.Meta, the sentinel
 <root>/$health$/<bridge>                            = when it last wrote, for the sake of writing (registry.health)
+<root>/$confirm$/<digest>                           = expiry: a person's word for a change that hosts hold back
+<root>/$host$/<node>                                = registry.hosts.HostRecord: what the host enforces
 <root>/$lock$/<what>                                = the leader's Consul session
 <root>/$datacenters$                                = registry.datacenters.Datacenters, in each of them
 <root>/$names$                                      = identity.names.Naming: how engineers' commands read names
@@ -34,6 +36,8 @@ HEALTH = "$health$"
 DATACENTERS = "$datacenters$"
 NAMES = "$names$"
 COPY = "$copy$"
+CONFIRM = "$confirm$"
+HOST = "$host$"
 
 DENY = "rules_deny"
 """The static set whose members may reach nothing on a host."""
@@ -83,6 +87,8 @@ class Keys:
         self.bindings = f"{root}/{BINDING}/"
         self.sessions = f"{root}/{SESSION}/"
         self.restarts = f"{root}/{RESTART}/"
+        self.confirmations = f"{root}/{CONFIRM}/"
+        self.hosts = f"{root}/{HOST}/"
         self.changes = f"{root}/{CHANGES}/"
         self.access_changes = f"{self.changes}access/"
         self.identity_changes = f"{self.changes}identity/"
@@ -114,6 +120,10 @@ class Keys:
     def restart(self, source: str, nas: str) -> str:
         """The key that says when a NAS restarted last; `nas` is empty for all that a RADIUS client stands for."""
         return f"{self.restarts}{source}/{nas}"
+
+    def host(self, node: str) -> str:
+        """The key that the agent of a node writes."""
+        return f"{self.hosts}{node}"
 
     def lock(self, what: str) -> str:
         """The key that the leader for `what` holds."""

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from agent.services import FORGET_AFTER, Found, Protected, find_in_consul, find_in_files
 from radius_bridge.policy.services import Service, parse_ports
 from radius_bridge.registry.answers import AgentService
@@ -76,12 +78,55 @@ def test_a_directory_that_does_not_exist_has_no_services(tmp_path: Path) -> None
     assert find_in_files(tmp_path / "none") == Found(())
 
 
+def looks(protected: Protected, since: float, until: float) -> None:
+    """Nothing is found, as often as the agent looks."""
+    for at in range(int(since), int(until), 30):
+        protected.update([Found(())], at)
+
+
 def test_a_vanished_service_keeps_its_rules_for_a_day() -> None:
     protected = Protected()
     assert protected.update([Found((SSH,))], NOW) == (SSH,)
-    assert protected.update([Found(())], NOW + FORGET_AFTER - 1) == (SSH,)
-    assert protected.absent() == {"ssh_tcp_22": NOW}
-    assert protected.update([Found(())], NOW + FORGET_AFTER) == ()
+    looks(protected, NOW + 5, NOW + FORGET_AFTER)
+    assert protected.absent == {"ssh_tcp_22": NOW + 5}
+    assert protected.update([Found(())], NOW + FORGET_AFTER + 4) == (SSH,)
+    assert protected.update([Found(())], NOW + FORGET_AFTER + 5) == ()
+    assert protected.absent == {}
+
+
+@pytest.mark.parametrize("pause", [2 * FORGET_AFTER, -2 * FORGET_AFTER])
+def test_time_in_which_nobody_looked_is_no_absence(pause: float) -> None:
+    protected = Protected({SSH.name: SSH}, {SSH.name: NOW}, NOW + 3600)
+    back = NOW + 3600 + pause
+    assert protected.update([Found(())], back) == (SSH,)
+    assert protected.absent == {SSH.name: back - 3600}, "an hour of absence was confirmed"
+
+
+def test_a_service_that_is_listed_again_is_absent_no_more() -> None:
+    protected = Protected({SSH.name: SSH}, {SSH.name: NOW}, NOW)
+    assert protected.update([Found((SSH,))], NOW + 5) == (SSH,)
+    assert protected.absent == {}
+
+
+def test_only_an_absent_service_is_forgotten_on_purpose() -> None:
+    protected = Protected()
+    protected.update([Found((SSH,))], NOW)
+    with pytest.raises(ValueError, match="still listed"):
+        protected.forget(SSH.name)
+    with pytest.raises(ValueError, match="not protected"):
+        protected.forget("other_tcp_1")
+    protected.update([Found(())], NOW + 5)
+    protected.forget(SSH.name)
+    assert protected.update([Found(())], NOW + 10) == ()
+
+
+def test_a_directory_that_cannot_be_read_takes_no_service_away(tmp_path: Path) -> None:
+    (tmp_path / "ssh.json").write_text('{"name": "ssh", "port": 22}')
+    protected = Protected()
+    protected.update([find_in_files(tmp_path)], NOW)
+    unreadable = Found((), ("…",), frozenset({str(tmp_path)}))
+    assert [each.name for each in protected.update([unreadable], NOW + 5)] == ["ssh_tcp_22"]
+    assert protected.absent == {}
 
 
 def test_a_service_whose_file_is_broken_right_now_counts_as_present() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from agent.boot import Restored
 from agent.dataplane.change import Change as Programmed
 from agent.dataplane.errors import DataplaneError
 from agent.desired import Desired
@@ -116,7 +117,9 @@ def settings(tmp_path: Path) -> AgentSettings:
 
 
 @asynccontextmanager
-async def site(server: ConsulServer, settings: AgentSettings, *, with_meta: bool = True) -> AsyncIterator[Site]:
+async def site(
+    server: ConsulServer, settings: AgentSettings, *, with_meta: bool = True, restored: Restored | None = None
+) -> AsyncIterator[Site]:
     kernel = Kernel()
     async with (
         Meter(server.url).serving() as meter,
@@ -127,13 +130,8 @@ async def site(server: ConsulServer, settings: AgentSettings, *, with_meta: bool
             await meta.ensure(consul, KEYS)
         announcer = Announcer(consul, KEYS, Class.BRIDGE)
         look_again = asyncio.Event()
-        agent = Enforcer(settings, HERE, metered, kernel, lambda: None, look_again)
-        async with (
-            running(announcer.run()),
-            running(agent.follower.run()),
-            running(agent.watch_services()),
-            running(agent.enforce()),
-        ):
+        agent = Enforcer(settings, HERE, metered, kernel, lambda: None, look_again, restored=restored)
+        async with running(announcer.run()), running(agent.run()):
             yield Site(consul, meter, announcer, kernel, agent, look_again)
 
 
