@@ -84,7 +84,7 @@ class Enforcer:
         keys = Keys(settings.consul.root)
         self.follower = Follower(consul, keys, keys.access_changes, changed=self._learn, clock=clock)
         failsafe = tuple(each.failsafe() for each in settings.failsafe)
-        self._host = Host(keys, scope, failsafe, self.follower.view, clock())
+        self._host = Host(keys, scope, failsafe, self.follower.view, clock(), settings.posture())
         self._protected = Protected()
         self._started, self._began = clock(), time.monotonic()
         self._services_read = 0.0

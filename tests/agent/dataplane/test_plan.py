@@ -19,7 +19,6 @@ from agent.dataplane.plan import (
     size,
     timeout,
 )
-from agent.desired import DENY
 from radius_bridge.policy.expiry import NEVER
 from radius_bridge.policy.members import Prefix, parse_prefix
 
@@ -72,13 +71,13 @@ def test_a_kernel_without_ipv6_is_asked_for_no_ipv6() -> None:
 
 
 def test_a_timeout_is_what_is_left_in_whole_seconds_and_at_least_one() -> None:
-    assert timeout("ssh", NOW + 9.9, NOW) == (9, None)
-    assert timeout("ssh", NOW + 0.2, NOW) == (1, None)
-    assert timeout("ssh", NEVER, NOW) == (0, None)
+    assert timeout(NOW + 9.9, NOW, shuts_out=False) == (9, None)
+    assert timeout(NOW + 0.2, NOW, shuts_out=False) == (1, None)
+    assert timeout(NEVER, NOW, shuts_out=False) == (0, None)
 
 
 def test_a_grant_longer_than_the_kernel_can_hold_is_cut_and_renewed_in_time() -> None:
-    seconds, again = timeout("ssh", NOW + 10 * LONGEST_TIMEOUT, NOW)
+    seconds, again = timeout(NOW + 10 * LONGEST_TIMEOUT, NOW, shuts_out=False)
     assert seconds == LONGEST_TIMEOUT
     assert again is not None
     assert NOW < again < NOW + LONGEST_TIMEOUT
@@ -86,8 +85,8 @@ def test_a_grant_longer_than_the_kernel_can_hold_is_cut_and_renewed_in_time() ->
 
 def test_a_long_deny_is_permanent_until_the_kernel_can_hold_its_end() -> None:
     end = NOW + LONGEST_TIMEOUT + 500
-    assert timeout(DENY, end, NOW) == (0, NOW + 500)
-    assert timeout(DENY, end, NOW + 500) == (LONGEST_TIMEOUT, None)
+    assert timeout(end, NOW, shuts_out=True) == (0, NOW + 500)
+    assert timeout(end, NOW + 500, shuts_out=True) == (LONGEST_TIMEOUT, None)
 
 
 def test_small_differences_are_not_written_again() -> None:

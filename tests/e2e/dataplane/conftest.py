@@ -6,7 +6,7 @@ import pytest
 from tests.e2e.dataplane.host import Host
 
 # The kernel tells which of the two it has; iptables-nft is on every host the agent is made for.
-BACKENDS = ["nft", *(["legacy"] if Path("/proc/net/ip_tables_names").exists() else [])]
+BACKENDS = ["nftables", "nft", *(["legacy"] if Path("/proc/net/ip_tables_names").exists() else [])]
 
 
 @pytest.fixture(params=BACKENDS)

@@ -9,7 +9,11 @@ from functools import partial
 from pathlib import Path
 from typing import Self
 
-from agent.dataplane.ipset import Change, IpsetDataplane
+from agent.dataplane.base import Dataplane
+from agent.dataplane.change import Change
+from agent.dataplane.ipset import IpsetDataplane
+from agent.dataplane.nftables import NftablesDataplane
+from agent.dataplane.template import RuleTemplate
 from agent.desired import ALLOW, DENY, Desired, Failsafe
 from radius_bridge.policy.expiry import NEVER
 from radius_bridge.policy.members import Prefix, parse_prefix
@@ -31,11 +35,14 @@ class Host:
     """The dataplane on `server`, with `client` (alice, bob) on one side and `container` on the other."""
 
     def __init__(self, directory: Path, backend: str) -> None:
+        """`backend` is `nftables`, or which iptables the ipset backend uses: `nft` or `legacy`."""
         self.client, self.server, self.container = (unique("rbe2e", part) for part in ("client", "server", "inner"))
         self.backend = backend
+        self.flavour = "legacy" if backend == "legacy" else "nft"
         self._directory = directory
         self._stack = ExitStack()
         self._agent = ExitStack()
+        self.desired = Desired((), {ALLOW: {}, DENY: {}})
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -84,7 +91,13 @@ class Host:
     ) -> Change:
         """Applies `desired` in the server's namespace."""
         at = time.time() if now is None else now
+        self.desired = desired
         return self.server.call(lambda: asyncio.run(self.dataplane.apply(desired, at, changed)))
+
+    def differences(self, now: float | None = None) -> list[str]:
+        """Where the kernel is not as it was last told to be."""
+        at = time.time() if now is None else now
+        return [str(each) for each in self.server.call(lambda: asyncio.run(self.dataplane.compare(self.desired, at)))]
 
     def uninstall(self) -> None:
         """Removes what is ours from the server."""
@@ -99,17 +112,17 @@ class Host:
         self.stop_agent()
         self._start_agent()
 
-    def sets(self) -> dict[str, int]:
+    def sets(self) -> Mapping[str, int]:
         """Our sets with the number of entries."""
         return self.server.call(lambda: asyncio.run(self.dataplane.summary()))
 
     def saved(self) -> str:
         """The rules of IPv4 as the kernel has them."""
-        return self.server.run(f"iptables-{self.backend}-save", "-t", "filter").stdout
+        return self.server.run(f"iptables-{self.flavour}-save", "-t", "filter").stdout
 
     def iptables(self, *argv: str) -> None:
         """Changes IPv4 rules by hand."""
-        self.server.run(f"iptables-{self.backend}", *argv)
+        self.server.run(f"iptables-{self.flavour}", *argv)
 
     def listen(self, port: int = PORT, family: int = socket.AF_INET, where: Namespace | None = None) -> Listener:
         """A TCP service on the server, or `where`, until the test ends."""
@@ -126,8 +139,15 @@ class Host:
         return client, listener.accept(every=every[1])
 
     def _start_agent(self) -> None:
-        self.dataplane = IpsetDataplane(self._directory / "lock", self.backend)
+        self.dataplane = make(self._directory / "lock", self.backend)
         self.server.call(lambda: self._agent.enter_context(self.dataplane))
+
+
+def make(lock: Path, backend: str, template: RuleTemplate | None = None) -> Dataplane:
+    """The dataplane of a backend, as Host calls it."""
+    if backend == "nftables":
+        return NftablesDataplane(lock, template)
+    return IpsetDataplane(lock, backend, template)
 
 
 def tcp(namespace: Namespace) -> MakeSocket:

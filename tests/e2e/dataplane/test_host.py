@@ -190,5 +190,5 @@ def test_there_is_one_writer_at_a_time(host: Host, tmp_path: Path) -> None:
 
 
 def test_a_service_cannot_be_called_like_an_override(host: Host) -> None:
-    with pytest.raises(DataplaneError, match="an override has this name"):
+    with pytest.raises(DataplaneError, match="has this name"):
         host.enforce(services=(Service(ALLOW, (parse_ports("22"),)),))

@@ -1,0 +1,120 @@
+"""Our table in nftables: read and written with `nft`, each write one transaction. Members are not its business."""
+
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from agent.dataplane.base import call
+from agent.dataplane.errors import DataplaneError
+from agent.dataplane.nft_rules import TABLE
+
+_OBJECT = re.compile(r"\t(\S+(?: \S+)?) (\S+) \{")
+_EMPTY = re.compile(r"\t(\S+(?: \S+)?) (\S+) \{ \}")
+_COUNTER = re.compile(r"counter (\S+) \{\s*packets (\d+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Installed:
+    """What the kernel has of our table, as nft lists it; members and counts left out."""
+
+    objects: Mapping[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
+    """By kind (`chain`, `set`, `counter` …) and name: its lines."""
+    flags: tuple[str, ...] = ()
+    """Lines about the table itself: there should be none."""
+
+    def names(self, kind: str) -> list[str]:
+        """The objects of a kind, in order."""
+        return [name for each, name in self.objects if each == kind]
+
+    def lines(self) -> tuple[str, ...]:
+        """Everything but the sets, in a canonical order."""
+        chains = (f"{kind} {name}: {line}" for (kind, name), lines in self._sorted() for line in lines or ("",))
+        return (*self.flags, *chains)
+
+    def _sorted(self) -> list[tuple[tuple[str, str], tuple[str, ...]]]:
+        return sorted((key, lines) for key, lines in self.objects.items() if key[0] != "set")
+
+
+def read_listing(text: str) -> Installed:
+    """Reads the output of `nft -s -t list table`."""
+    objects: dict[tuple[str, str], tuple[str, ...]] = {}
+    flags, lines = [], list[str]()
+    key: tuple[str, str] | None = None
+    for line in text.splitlines():
+        if key is None:
+            if empty := _EMPTY.fullmatch(line):
+                objects[empty[1], empty[2]] = ()
+            elif head := _OBJECT.fullmatch(line):
+                key, lines = (head[1], head[2]), []
+            elif line.startswith("\t"):
+                flags.append(line.strip())
+        elif line == "\t}":
+            objects[key] = tuple(lines)
+            key = None
+        elif line.strip():
+            lines.append(line.strip())
+    return Installed(objects, tuple(flags))
+
+
+def install_text(rules: Iterable[str], before: Installed) -> str:
+    """What makes `rules` (the whole table but its sets) the content of our chains, in one transaction.
+
+    Sets stay as they are; chains that `rules` do not have, and everything else that is not ours, go.
+    """
+    lines = list(rules)
+    wanted = {(head[1], head[2]) for line in lines if (head := _OBJECT.match(line))}
+    gone = [key for key in before.objects if key not in wanted and key[0] != "set"]
+    commands = [f"flush chain inet {TABLE} {name}" for name in before.names("chain")]
+    # Chains first: their rules were what used the others.
+    for kind, name in sorted(gone, key=lambda key: key[0] != "chain"):
+        commands.append(f"delete {kind} inet {TABLE} {name}")
+    return "\n".join([*commands, *lines, ""])
+
+
+def sets_text(declarations: Mapping[str, str]) -> str:
+    """What makes these empty sets."""
+    lines = [f"add set inet {TABLE} {name} {{ {declared} }}" for name, declared in declarations.items()]
+    return "\n".join([f"add table inet {TABLE}", *lines, ""])
+
+
+class Nft:
+    """Our table in this network namespace."""
+
+    def __init__(self, timeout: float = 20.0) -> None:
+        """`timeout` (seconds) bounds a call."""
+        self._timeout = timeout
+
+    async def read(self) -> Installed:
+        """What is there of ours; nothing, if there is no table. Raises DataplaneError."""
+        try:
+            return read_listing(await self._call("-s", "-t", "list", "table", "inet", TABLE))
+        except DataplaneError as error:
+            if "No such file or directory" in str(error) and "package" not in str(error):
+                return Installed()
+            raise
+
+    async def counters(self) -> dict[str, int]:
+        """Packets that our named counters met. Raises DataplaneError."""
+        text = await self._call("list", "counters", "table", "inet", TABLE)
+        return {name: int(packets) for name, packets in _COUNTER.findall(text)}
+
+    async def run(self, text: str) -> None:
+        """Does what `text` says, in one transaction. Raises DataplaneError."""
+        await self._call("-f", "-", text=text)
+
+    async def check(self, text: str) -> None:
+        """Whether the kernel would do what `text` says; nothing is changed. Raises DataplaneError if it would not."""
+        await self._call("-c", "-f", "-", text=text)
+
+    async def delete_sets(self, names: Collection[str]) -> None:
+        """Deletes sets that no rule mentions any more. Raises DataplaneError."""
+        if names:
+            await self.run("".join(f"delete set inet {TABLE} {name}\n" for name in names))
+
+    async def uninstall(self) -> None:
+        """Removes our table. Raises DataplaneError."""
+        # Adding first makes this right whether it is there or not.
+        await self.run(f"add table inet {TABLE}\ndelete table inet {TABLE}\n")
+
+    async def _call(self, *argv: str, text: str = "") -> str:
+        return await call(("nft", *argv), text, self._timeout, "nftables")
