@@ -98,3 +98,7 @@ class Desired:
         """Everything that has members here: the overrides, the custom sets, the services."""
         others = (*(each.name for each in self.posture.sets), *(each.name for each in self.services))
         return tuple(dict.fromkeys((ALLOW, DENY, *others)))
+
+    def of(self, name: str) -> Mapping[Prefix, float]:
+        """The members of one of `names`; what is not known yet has none."""
+        return self.members.get(name, {})

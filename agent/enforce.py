@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from itertools import islice
 from typing import Any, Final, Protocol
 
@@ -46,7 +46,18 @@ _PROBLEMS: Final = 100
 
 
 class Dataplane(Protocol):
-    """What programs the kernel: agent.dataplane.ipset.IpsetDataplane."""
+    """What programs the kernel: as much of agent.dataplane.base.Dataplane as is needed here."""
+
+    @property
+    def name(self) -> str:
+        """The backend."""
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Attempts to connect that were refused, by service."""
+
+    def alarms(self) -> Sequence[str]:
+        """What somebody must look after."""
 
     async def apply(
         self, desired: Desired, now: float, changed: Mapping[str, Collection[Prefix]] | None = None
@@ -172,7 +183,11 @@ class Enforcer:
             "last_change": self._last_change or None,
             "contact_age_s": self._contact_ages(),
             "feed": {"covered": self._host.covered, "complete": self.follower.is_complete, **counters},
-            "alarms": list(self.follower.alarms),
+            "alarms": [*self.follower.alarms, *self._dataplane.alarms()],
+            "backend": self._dataplane.name,
+            "mode": self._settings.mode,
+            "policy": self._settings.policy,
+            "refused": dict(self._dataplane.refused),
             "errors": self._errors | self._trouble(),
             "problems": problems[:_PROBLEMS],
             "problem_count": len(problems),
@@ -186,7 +201,7 @@ class Enforcer:
                 | self._count(service.name, now)
                 for service in services
             ],
-            "overrides": {name: self._count(name, now) for name in (ALLOW, DENY)},
+            "overrides": {name: self._count(name, now) for name in (ALLOW, DENY, *self._settings.sets)},
         }
 
     def _learn(self, changed: list[Changed]) -> None:

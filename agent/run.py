@@ -6,7 +6,8 @@ import random
 import structlog
 
 from agent import control
-from agent.dataplane.ipset import IpsetDataplane
+from agent.dataplane import choose
+from agent.dataplane.base import Dataplane
 from agent.enforce import Enforcer
 from agent.settings import AgentSettings
 from radius_bridge.process import notify_systemd, run_until, signals
@@ -20,7 +21,7 @@ log = structlog.get_logger()
 async def run(settings: AgentSettings) -> None:
     """Runs until SIGTERM or SIGINT. Raises OSError or DataplaneError if it cannot begin."""
     look_again = asyncio.Event()
-    with IpsetDataplane(settings.state_dir / "lock") as dataplane:
+    with dataplane_of(settings) as dataplane:
         async with Consul(settings.consul) as consul, signals(look_again.set) as stop:
             scope = await _where(settings, consul, stop)
             if scope is None:
@@ -40,6 +41,12 @@ async def run(settings: AgentSettings) -> None:
                 )
             notify_systemd("STOPPING=1")
             log.info("stopped; the rules stay, and every member's time runs out in the kernel")
+
+
+def dataplane_of(settings: AgentSettings) -> Dataplane:
+    """The dataplane that is configured. Raises DataplaneError if this host has none, ValueError for a bad template."""
+    templates = choose.site_templates(settings.templates)
+    return choose.dataplane(settings.backend, settings.state_dir / "lock", templates)
 
 
 async def _where(settings: AgentSettings, consul: Consul, stop: asyncio.Event) -> Scope | None:

@@ -25,8 +25,9 @@ _ALARM_SHARE = 0.8
 class Dataplane(Protocol):
     """What programs the kernel of this network namespace: one writer at a time, held with `with`."""
 
-    name: str
-    """The backend: `ipset` or `nftables`."""
+    @property
+    def name(self) -> str:
+        """The backend: `ipset` or `nftables`."""
 
     def __enter__(self) -> Self:
         """Takes the lock. Raises DataplaneError if another process has it, or without CAP_NET_ADMIN."""
@@ -53,12 +54,19 @@ class Dataplane(Protocol):
     def alarms(self) -> Sequence[str]:
         """What somebody must look after: a limit that is near, a site's template that the kernel refuses."""
 
-    async def refused(self) -> Mapping[str, int]:
-        """Attempts to connect that were refused (in observe mode: would have been).
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Attempts to connect that were refused (in observe mode: would have been), as last counted.
 
-        By `refused:<short name of the service>`, `denied` and `closed`, since the agent or the rules began.
-        Raises DataplaneError.
+        By `refused:<short name of the service>`, `denied` and `closed`, since the agent or the rules began. They are
+        counted whenever the rules are looked at.
         """
+
+    async def count_refused(self) -> Mapping[str, int]:
+        """Counts them now. Raises DataplaneError."""
+
+    async def is_in_place(self) -> bool:
+        """True if rules of ours are in the kernel where they belong, whoever wrote them. Raises DataplaneError."""
 
     async def summary(self) -> Mapping[str, int]:
         """Our sets in the kernel, each with the number of its entries. Raises DataplaneError."""

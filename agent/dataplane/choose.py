@@ -4,6 +4,7 @@ import asyncio
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from agent.dataplane import nft_rules, rules
 from agent.dataplane.base import Dataplane, Leftovers, Lock, Remover, call
@@ -47,7 +48,7 @@ def dataplane(backend: str, lock: Path, templates: Mapping[str, RuleTemplate], i
     return IpsetDataplane(lock, iptables, templates.get(name), Leftovers([_table, _other_flavour(iptables)]))
 
 
-def site_templates(paths: Mapping[str, Path]) -> dict[str, RuleTemplate]:
+def site_templates(paths: Mapping[Literal["ipset", "nftables"], Path]) -> dict[str, RuleTemplate]:
     """A site's templates by backend. Raises TemplateError."""
     return {backend: site_template(path, TEMPLATES[backend]) for backend, path in paths.items()}
 

@@ -51,7 +51,7 @@ def wanted_members(
     """
     found: dict[str, dict[Range, float]] = {}
     for name in desired.names:
-        entries = live(Wanted(desired.members[name], versions).entries(), now)
+        entries = live(Wanted(desired.of(name), versions).entries(), now)
         for kind in KINDS:
             if kind.version in versions:
                 ours = {prefix: end for prefix, end in entries.items() if kind_of(prefix) is kind}

@@ -53,7 +53,8 @@ class IpsetDataplane:
         self._leftovers = leftovers or Leftovers()
         self._template = template
         self._template_refused: dict[int, str] = {}
-        self._counted: Counter[str] = Counter()
+        self._counted: Counter[str] = Counter()  # refused before the rules were last written
+        self._counts: dict[int, Mapping[str, int]] = {}  # refused since then, by IP version
         self._busy = asyncio.Lock()
         self._members: MemberSocket | None = None
         self._contents: Contents | None = None
@@ -99,7 +100,7 @@ class IpsetDataplane:
             else:
                 run = Run(now, existing, stack)
             wanted = {
-                name: Wanted(desired.members[name], self._versions, shuts_out=desired.posture.shuts_out(name))
+                name: Wanted(desired.of(name), self._versions, shuts_out=desired.posture.shuts_out(name))
                 for name in desired.names
             }
             await contents.program(run, wanted, changed)
@@ -126,13 +127,21 @@ class IpsetDataplane:
         """See `Dataplane.alarms`."""
         return [*limit_alarms(self._open_contents().entries()), *self._template_refused.values()]
 
-    async def refused(self) -> Mapping[str, int]:
+    @property
+    def refused(self) -> Mapping[str, int]:
         """See `Dataplane.refused`; it counts since this agent's start."""
+        return sum((Counter(each) for each in self._counts.values()), self._counted)
+
+    async def count_refused(self) -> Mapping[str, int]:
+        """See `Dataplane.count_refused`."""
         async with self._busy:
-            counts = self._counted.copy()
             for table in self._tables:
-                counts.update((await table.read()).counts)
-            return counts
+                self._counts[table.version] = (await table.read()).counts
+            return self.refused
+
+    async def is_in_place(self) -> bool:
+        """True if rules of ours are in the kernel where they belong, whoever wrote them. Raises DataplaneError."""
+        return all([(await table.read()).at_head for table in self._tables])
 
     async def summary(self) -> dict[str, int]:
         """Our sets in the kernel, each with the number of its entries. Raises DataplaneError."""
@@ -182,7 +191,11 @@ class IpsetDataplane:
         known = self._rules.get(table.version)
         try:
             if known is not None and known[0] == source:
-                if not self._check_due(run.now()) or await table.read() == known[1]:
+                if not self._check_due(run.now()):
+                    return
+                found = await table.read()
+                self._counts[table.version] = found.counts
+                if found == known[1]:
                     return
                 log.warning("the rules were changed by somebody else and are put back", ip_version=table.version)
             self._rules.pop(table.version, None)
@@ -191,6 +204,7 @@ class IpsetDataplane:
             self._rules[table.version] = (source, await table.install(rules, before))
             # Writing rules sets their counters to zero.
             self._counted.update(before.counts)
+            self._counts.pop(table.version, None)
             run.change.rules.append(table.version)
         except DataplaneError as error:
             run.failures.append(str(error))

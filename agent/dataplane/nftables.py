@@ -54,6 +54,7 @@ class NftablesDataplane:
         self._sets: set[str] | None = None  # our sets in the kernel; None: not known
         self._rules: tuple[_Source, Installed] | None = None
         self._checked = 0.0
+        self._counts: Mapping[str, int] = {}
 
     def __enter__(self) -> Self:
         """Takes the lock. Raises DataplaneError if another process has it, or without CAP_NET_ADMIN."""
@@ -83,7 +84,7 @@ class NftablesDataplane:
             sets, self._sets = self._sets, None
             if sets is None or self._check_due(now):
                 sets = set((await self._nft.read()).names("set"))
-            wanted = {name: Wanted(desired.members[name]) for name in desired.names}
+            wanted = {name: Wanted(desired.of(name)) for name in desired.names}
             declared = declarations(wanted)
             if missing := {name: each for name, each in declared.items() if name not in sets}:
                 contents.forget(missing)
@@ -113,9 +114,19 @@ class NftablesDataplane:
         """See `Dataplane.alarms`."""
         return [*limit_alarms(self._open_contents().entries()), *filter(None, [self._template_refused])]
 
-    async def refused(self) -> Mapping[str, int]:
+    @property
+    def refused(self) -> Mapping[str, int]:
         """See `Dataplane.refused`; it counts since the rules were first written."""
-        return {counted(name): packets for name, packets in (await self._nft.counters()).items()}
+        return self._counts
+
+    async def count_refused(self) -> Mapping[str, int]:
+        """See `Dataplane.count_refused`."""
+        self._counts = {counted(name): packets for name, packets in (await self._nft.counters()).items()}
+        return self._counts
+
+    async def is_in_place(self) -> bool:
+        """True if rules of ours are in the kernel where they belong, whoever wrote them. Raises DataplaneError."""
+        return {"input", "output", "forward"} <= set((await self._nft.read()).names("chain"))
 
     async def summary(self) -> Mapping[str, int]:
         """Our sets in the kernel, each with the number of its entries (networks: of ranges). Raises DataplaneError."""
@@ -169,6 +180,7 @@ class NftablesDataplane:
             await self._nft.run(await self._rendered(desired, before))
             self._rules = (source, await self._nft.read())
             change.rules = [4, 6]
+        await self.count_refused()
         self._checked = now
 
     async def _rendered(self, desired: Desired, before: Installed) -> str:

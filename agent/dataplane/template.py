@@ -48,7 +48,7 @@ def site_template(path: Path, name: str) -> RuleTemplate:
     if len(text) > _MAX_SIZE:
         raise TemplateError(f"template {path}: larger than 1 MiB")
     wanted, found = set(_blocks(path, built_in(name).text)), Counter(_blocks(path, text))
-    way_out = f"begin with what `radius-bridge-agent template {name}` prints"
+    way_out = "begin with what `radius-bridge-agent template` prints"
     if missing := sorted(wanted - found.keys()):
         raise TemplateError(f"template {path}: the block ${missing[0]} is missing; {way_out}")
     if unknown := sorted(found.keys() - wanted):

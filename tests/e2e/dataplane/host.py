@@ -6,15 +6,17 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Self
 
 from agent.dataplane.base import Dataplane
 from agent.dataplane.change import Change
 from agent.dataplane.ipset import IpsetDataplane
+from agent.dataplane.nft_rules import TABLE
 from agent.dataplane.nftables import NftablesDataplane
 from agent.dataplane.template import RuleTemplate
-from agent.desired import ALLOW, DENY, Desired, Failsafe
+from agent.desired import ALLOW, DENY, Desired, Failsafe, Posture
 from radius_bridge.policy.expiry import NEVER
 from radius_bridge.policy.members import Prefix, parse_prefix
 from radius_bridge.policy.services import Service, parse_ports
@@ -70,10 +72,12 @@ class Host:
         failsafe: tuple[str, ...] = (),
         services: tuple[Service, ...] = (SERVICE,),
         now: float | None = None,
+        posture: Posture = Posture(),  # noqa: B008 — it is immutable
+        sets: Mapping[str, Members] | None = None,
     ) -> Change:
-        """Applies a policy in which every service has `members`."""
+        """Applies a policy in which every service has `members`, and custom sets theirs."""
         now = time.time() if now is None else now
-        lists = {service.name: members for service in services} | {ALLOW: allow, DENY: deny}
+        lists = {service.name: members for service in services} | {ALLOW: allow, DENY: deny} | dict(sets or {})
         desired = Desired(
             services,
             {
@@ -83,6 +87,7 @@ class Host:
                 for name, entries in lists.items()
             },
             tuple(Failsafe((parse_prefix(network),), SERVICE.ports) for network in failsafe),
+            posture,
         )
         return self.apply(desired, now)
 
@@ -117,8 +122,26 @@ class Host:
         return self.server.call(lambda: asyncio.run(self.dataplane.summary()))
 
     def saved(self) -> str:
-        """The rules of IPv4 as the kernel has them."""
+        """The rules of IPv4 as the kernel has them, without counters."""
+        if self.backend == "nftables":
+            return self.server.run("nft", "-s", "-t", "list", "ruleset").stdout
         return self.server.run(f"iptables-{self.flavour}-save", "-t", "filter").stdout
+
+    def own_rules(self) -> list[str]:
+        """All rules of ours, in order."""
+        return list(self.server.call(lambda: asyncio.run(self.dataplane.listing())).rules)
+
+    def members(self, set_name: str) -> dict[str, float]:
+        """What a set of ours holds: seconds left, infinity if permanent."""
+        found = self.server.call(lambda: asyncio.run(self.dataplane.listing())).members[set_name]
+        return {str(IPv4Address(first)): left for (first, _), left in found.items()}
+
+    def flush(self, way: str) -> None:
+        """Empties one of our chains by hand: INPUT, OUTPUT, FORWARD."""
+        if self.backend == "nftables":
+            self.server.run("nft", "flush", "chain", "inet", TABLE, way.lower())
+        else:
+            self.iptables("-F", f"RB-{way}")
 
     def iptables(self, *argv: str) -> None:
         """Changes IPv4 rules by hand."""
