@@ -5,12 +5,11 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agent.dataplane.base import call
-from agent.dataplane.errors import DataplaneError
 from agent.dataplane.nft_rules import TABLE
 
 _OBJECT = re.compile(r"\t(\S+(?: \S+)?) (\S+) \{")
 _EMPTY = re.compile(r"\t(\S+(?: \S+)?) (\S+) \{ \}")
-_COUNTER = re.compile(r"counter (\S+) \{\s*packets (\d+)")
+_COUNTED = re.compile(r"packets (\d+) bytes \d+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,6 +20,8 @@ class Installed:
     """By kind (`chain`, `set`, `counter` …) and name: its lines."""
     flags: tuple[str, ...] = ()
     """Lines about the table itself: there should be none."""
+    counts: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """Packets that our named counters met."""
 
     def names(self, kind: str) -> list[str]:
         """The objects of a kind, in order."""
@@ -36,24 +37,33 @@ class Installed:
 
 
 def read_listing(text: str) -> Installed:
-    """Reads the output of `nft -s -t list table`."""
+    """Reads our table from the output of `nft -t list ruleset`."""
     objects: dict[tuple[str, str], tuple[str, ...]] = {}
-    flags, lines = [], list[str]()
+    counts: dict[str, int] = {}
+    flags, lines, ours = [], list[str](), False
     key: tuple[str, str] | None = None
     for line in text.splitlines():
-        if key is None:
+        if not line:
+            continue
+        if not line.startswith("\t"):
+            ours = line == f"table inet {TABLE} {{"
+        elif not ours:
+            continue
+        elif key is None:
             if empty := _EMPTY.fullmatch(line):
                 objects[empty[1], empty[2]] = ()
             elif head := _OBJECT.fullmatch(line):
                 key, lines = (head[1], head[2]), []
-            elif line.startswith("\t"):
+            else:
                 flags.append(line.strip())
         elif line == "\t}":
             objects[key] = tuple(lines)
             key = None
+        elif key[0] == "counter":
+            counts[key[1]] = int(counted[1]) if (counted := _COUNTED.search(line)) else 0
         elif line.strip():
-            lines.append(line.strip())
-    return Installed(objects, tuple(flags))
+            lines.append(_COUNTED.sub("", line).strip())
+    return Installed(objects, tuple(flags), counts)
 
 
 def install_text(rules: Iterable[str], before: Installed) -> str:
@@ -86,17 +96,8 @@ class Nft:
 
     async def read(self) -> Installed:
         """What is there of ours; nothing, if there is no table. Raises DataplaneError."""
-        try:
-            return read_listing(await self._call("-s", "-t", "list", "table", "inet", TABLE))
-        except DataplaneError as error:
-            if "No such file or directory" in str(error) and "package" not in str(error):
-                return Installed()
-            raise
-
-    async def counters(self) -> dict[str, int]:
-        """Packets that our named counters met. Raises DataplaneError."""
-        text = await self._call("list", "counters", "table", "inet", TABLE)
-        return {name: int(packets) for name, packets in _COUNTER.findall(text)}
+        # Only the whole rule set: nft 1.0.6 reads all members of all sets to list one table, without showing them.
+        return read_listing(await self._call("-t", "list", "ruleset", "inet"))
 
     async def run(self, text: str) -> None:
         """Does what `text` says, in one transaction. Raises DataplaneError."""

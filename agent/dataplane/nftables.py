@@ -121,7 +121,7 @@ class NftablesDataplane:
 
     async def count_refused(self) -> Mapping[str, int]:
         """See `Dataplane.count_refused`."""
-        self._counts = {counted(name): packets for name, packets in (await self._nft.counters()).items()}
+        self._count(await self._nft.read())
         return self._counts
 
     async def is_in_place(self) -> bool:
@@ -180,8 +180,11 @@ class NftablesDataplane:
             await self._nft.run(await self._rendered(desired, before))
             self._rules = (source, await self._nft.read())
             change.rules = [4, 6]
-        await self.count_refused()
+        self._count(before)
         self._checked = now
+
+    def _count(self, installed: Installed) -> None:
+        self._counts = {counted(name): packets for name, packets in installed.counts.items()}
 
     async def _rendered(self, desired: Desired, before: Installed) -> str:
         """What writes the rules: by the site's template if nft takes them, else by the built-in one."""

@@ -10,6 +10,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Self
 
+from agent.dataplane import choose
 from agent.dataplane.base import Dataplane
 from agent.dataplane.change import Change
 from agent.dataplane.ipset import IpsetDataplane
@@ -107,6 +108,26 @@ class Host:
     def uninstall(self) -> None:
         """Removes what is ours from the server."""
         self.server.call(lambda: asyncio.run(self.dataplane.uninstall()))
+
+    def uninstall_all(self) -> None:
+        """Removes what is ours of every backend, with no agent running."""
+        self.server.call(lambda: asyncio.run(choose.uninstall(self._directory / "lock")))
+
+    def switch(self, backend: str) -> None:
+        """A new agent with another backend; it has not programmed anything yet."""
+        self.stop_agent()
+        self.backend, self.flavour = backend, "legacy" if backend == "legacy" else "nft"
+        name = "nftables" if backend == "nftables" else "ipset"
+        self.dataplane = choose.dataplane(name, self._directory / "lock", {}, "" if name == "nftables" else backend)
+        self.server.call(lambda: self._agent.enter_context(self.dataplane))
+
+    def traces(self) -> list[str]:
+        """Of which backends there is anything in the kernel."""
+        saved = {flavour: self.server.run(f"iptables-{flavour}-save").stdout for flavour in ("nft", "legacy")}
+        sets = "rb4h." in self.server.run("ipset", "list", "-n").stdout
+        found = [flavour for flavour, text in saved.items() if "RB-" in text]
+        assert bool(found) == sets
+        return found + (["nftables"] if TABLE in self.server.run("nft", "list", "tables").stdout else [])
 
     def stop_agent(self) -> None:
         """From here on nobody helps the kernel."""
