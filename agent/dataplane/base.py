@@ -77,6 +77,12 @@ class Dataplane(Protocol):
     async def compare(self, desired: Desired, now: float) -> Sequence[Difference]:
         """Where the kernel is not as desired; nothing, if it is. Raises DataplaneError."""
 
+    def distrust(self, sets: Collection[str]) -> None:
+        """What is in these sets (the kernel's names) and in our chains is not believed: apply programs it anew.
+
+        That apply must compare everything.
+        """
+
     async def uninstall(self) -> None:
         """Removes all that is ours, and nothing else. Raises DataplaneError."""
 

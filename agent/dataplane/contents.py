@@ -86,9 +86,11 @@ class Contents:
         """How many entries the sets hold, as far as we programmed them."""
         return sum(len(held.entries) for held in self._held.values())
 
-    def forget(self) -> None:
-        """Nothing is known of the sets any more."""
-        self._held.clear()
+    def forget(self, sets: Collection[str] | None = None) -> None:
+        """Nothing is known of these sets any more (None: of all)."""
+        for name in list(self._held):
+            if sets is None or any(set_name(kind, name) in sets for kind in self._kinds):
+                del self._held[name]
 
     @contextmanager
     def _attempt(self, run: Run, name: str) -> Iterator[None]:

@@ -169,6 +169,12 @@ class IpsetDataplane:
             members = wanted_members(desired, self._versions, now, cut=False)
             return differences(tuple(rules), members, await self.listing(), now, LONGEST_TIMEOUT)
 
+    def distrust(self, sets: Collection[str]) -> None:
+        """See `Dataplane.distrust`."""
+        self._open_contents().forget(sets)
+        self._rules.clear()
+        self._existing = None
+
     async def uninstall(self) -> None:
         """Removes our jumps, chains and sets, and nothing else. Raises DataplaneError."""
         async with self._busy, open_sets() as sets:

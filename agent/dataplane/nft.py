@@ -3,6 +3,7 @@
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from agent.dataplane.base import call
 from agent.dataplane.nft_rules import TABLE
@@ -26,6 +27,15 @@ class Installed:
     def names(self, kind: str) -> list[str]:
         """The objects of a kind, in order."""
         return [name for each, name in self.objects if each == kind]
+
+    def wrong_sets(self, declarations: Mapping[str, str]) -> dict[str, str]:
+        """Those of these sets that are there, but declared otherwise: what somebody else made."""
+        found = {name: lines for (kind, name), lines in self.objects.items() if kind == "set"}
+        return {
+            name: declared
+            for name, declared in declarations.items()
+            if name in found and found[name] != tuple(each.strip() for each in declared.split(";") if each.strip())
+        }
 
     def lines(self) -> tuple[str, ...]:
         """Everything but the sets, in a canonical order."""
@@ -66,19 +76,35 @@ def read_listing(text: str) -> Installed:
     return Installed(objects, tuple(flags), counts)
 
 
-def install_text(rules: Iterable[str], before: Installed) -> str:
+def install_text(rules: Iterable[str], before: Installed, anew: Mapping[str, str] | None = None) -> str:
     """What makes `rules` (the whole table but its sets) the content of our chains, in one transaction.
 
-    Sets stay as they are; chains that `rules` do not have, and everything else that is not ours, go.
+    Sets stay as they are, but for those that are made `anew`, empty; chains that `rules` do not have, and everything
+    else that is not ours, go.
     """
     lines = list(rules)
-    wanted = {(head[1], head[2]) for line in lines if (head := _OBJECT.match(line))}
-    gone = [key for key in before.objects if key not in wanted and key[0] != "set"]
+    wanted = {
+        (head[1], head[2]): following.strip()
+        for line, following in pairwise([*lines, ""])
+        if (head := _OBJECT.match(line))
+    }
+    gone = [
+        (kind, name)
+        for (kind, name), content in before.objects.items()
+        if kind != "set" and ((kind, name) not in wanted or _hook(content[:1]) != _hook([wanted[kind, name]]))
+    ]
     commands = [f"flush chain inet {TABLE} {name}" for name in before.names("chain")]
     # Chains first: their rules were what used the others.
     for kind, name in sorted(gone, key=lambda key: key[0] != "chain"):
         commands.append(f"delete {kind} inet {TABLE} {name}")
+    for name, declared in (anew or {}).items():
+        commands += [f"delete set inet {TABLE} {name}", f"add set inet {TABLE} {name} {{ {declared} }}"]
     return "\n".join([*commands, *lines, ""])
+
+
+def _hook(first: Iterable[str]) -> str:
+    """Where a chain hangs, from its first line; empty if nowhere. A chain cannot be moved, only made anew."""
+    return next((line.partition(" policy")[0] for line in first if line.startswith("type ")), "")
 
 
 def sets_text(declarations: Mapping[str, str]) -> str:

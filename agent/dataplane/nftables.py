@@ -82,10 +82,15 @@ class NftablesDataplane:
         async with self._busy:
             began, change = time.monotonic(), Change()
             sets, self._sets = self._sets, None
-            if sets is None or self._check_due(now):
-                sets = set((await self._nft.read()).names("set"))
             wanted = {name: Wanted(desired.of(name)) for name in desired.names}
             declared = declarations(wanted)
+            if sets is None or self._check_due(now):
+                before = await self._nft.read()
+                sets = set(before.names("set"))
+                if wrong := before.wrong_sets(declared):
+                    log.warning("sets were replaced by somebody else and are made anew", sets=sorted(wrong))
+                    contents.forget(wrong)
+                    await self._nft.run(install_text(render(desired), before, wrong))
             if missing := {name: each for name, each in declared.items() if name not in sets}:
                 contents.forget(missing)
                 await self._nft.run(sets_text(missing))
@@ -148,6 +153,11 @@ class NftablesDataplane:
                 rules = read_listing("\n".join(render(desired))).lines()
             wanted = wanted_members(desired, (4, 6), now, cut=True)
             return differences(rules, wanted, await self.listing(), now)
+
+    def distrust(self, sets: Collection[str]) -> None:
+        """See `Dataplane.distrust`."""
+        self._open_contents().forget(sets)
+        self._rules = self._sets = None
 
     async def uninstall(self) -> None:
         """Removes our table, and nothing else. Raises DataplaneError."""

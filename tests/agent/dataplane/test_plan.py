@@ -1,6 +1,7 @@
 """Names, timeouts and differences of the kernel's sets."""
 
 import math
+from functools import reduce
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,12 +15,14 @@ from agent.dataplane.plan import (
     delta,
     delta_of,
     is_ours,
+    last_address,
     live,
+    ranges,
     set_name,
     size,
     timeout,
 )
-from radius_bridge.policy.expiry import NEVER
+from radius_bridge.policy.expiry import NEVER, latest
 from radius_bridge.policy.members import Prefix, parse_prefix
 
 NOW = 1_800_000_000.0
@@ -133,3 +136,19 @@ def test_a_set_may_double_before_it_is_built_anew(need: int) -> None:
     assert made.maxelem >= max(65_536, 2 * need)
     assert math.log2(made.hashsize).is_integer()
     assert made.hashsize >= max(1024, need)
+
+
+small_networks = st.builds(
+    lambda number, length: Prefix(4, number >> 32 - length << 32 - length, length),
+    st.integers(0, 63).map(lambda number: number | 0xFFFFFFC0),
+    st.integers(24, 32),
+)
+
+
+@given(st.dictionaries(small_networks, ends))
+def test_each_address_of_a_range_has_the_latest_end_of_the_networks_around_it(networks: dict[Prefix, float]) -> None:
+    found = ranges(networks)
+    for address in range(0xFFFFFF00, 1 << 32):
+        around = [end for network, end in networks.items() if network.number <= address <= last_address(network)]
+        holding = [end for (first, last), end in found.items() if first <= address <= last]
+        assert holding == ([reduce(latest, around)] if around else [])

@@ -4,7 +4,6 @@ from dataclasses import replace
 
 import pytest
 
-from agent.dataplane.ports import union
 from agent.dataplane.rules import CHAINS, render
 from agent.desired import CustomSet, Desired, Failsafe, Opening, Posture, RefusedLog, Target
 from radius_bridge.policy.members import parse_prefix
@@ -174,8 +173,3 @@ def test_multiport_takes_fifteen_and_a_range_counts_twice() -> None:
     lists = [rule.split("--dports ")[1].split(" ")[0].split(",") for rule in rules if "-PORTS" in rule]
     assert [len(each) for each in lists] == [7, 3]
     assert [port for each in lists for port in each] == [f"{each.first}:{each.last}" for each in ports]
-
-
-def test_the_union_of_ports_has_no_overlaps() -> None:
-    texts = ("80", "8000:8100", "8050:8200", "81", "53/udp", "80")
-    assert [str(ports) for ports in union(map(parse_ports, texts))] == ["80:81/tcp", "8000:8200/tcp", "53/udp"]
