@@ -201,7 +201,7 @@ class Enforcer:
                 | self._count(service.name, now)
                 for service in services
             ],
-            "overrides": {name: self._count(name, now) for name in (ALLOW, DENY, *self._settings.sets)},
+            "overrides": {name: self._count(name, now) for name in (ALLOW, DENY, *self._settings.set)},
         }
 
     def _learn(self, changed: list[Changed]) -> None:

@@ -76,7 +76,7 @@ def _set_name(name: str) -> str:
 class AgentSettings(BaseModel):
     """Everything the agent can be told; all of it has a default."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     consul: ConsulSettings = ConsulSettings()
     services_dir: Path = Path("/etc/radius-bridge-agent/services.d")
@@ -99,10 +99,11 @@ class AgentSettings(BaseModel):
     """What becomes of ports that are no service's: they stay as they were, or are closed but for `open`."""
     open: list[OpeningSettings] = []
     """What stays open if the policy is `closed`."""
-    sets: Annotated[
-        dict[Annotated[str, AfterValidator(_set_name)], Annotated[Target, BeforeValidator(_target)]], Field(alias="set")
-    ] = {}
-    """Sets of the key space `$ipset$` besides the overrides, in the order in which they are looked up: their target."""
+    set: dict[Annotated[str, AfterValidator(_set_name)], Annotated[Target, BeforeValidator(_target)]] = {}
+    """Sets of the key space `$ipset$` besides the overrides, in the order in which they are looked up: their target.
+
+    As in BEFW's configuration: `set.NAME = "ACCEPT"`, `DROP`, `REJECT`, or `NOOP` for a set without rules.
+    """
     templates: dict[Literal["ipset", "nftables"], Path] = {}
     """A site's own templates of rules, by backend."""
     refused: RefusedSettings = RefusedSettings()
@@ -112,7 +113,7 @@ class AgentSettings(BaseModel):
         if self.open and self.policy != "closed":
             raise ValueError('open: these are exceptions of policy = "closed", which is not set')
         return Posture(
-            sets=tuple(CustomSet(name, target) for name, target in self.sets.items()),
+            sets=tuple(CustomSet(name, target) for name, target in self.set.items()),
             closed=self.policy == "closed",
             openings=tuple(each.opening() for each in self.open),
             observe=self.mode == "observe",

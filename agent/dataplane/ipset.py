@@ -205,9 +205,8 @@ class IpsetDataplane:
                     return
                 log.warning("the rules were changed by somebody else and are put back", ip_version=table.version)
             self._rules.pop(table.version, None)
-            rules = await self._rendered(table, desired)
             before = await table.read()
-            self._rules[table.version] = (source, await table.install(rules, before))
+            self._rules[table.version] = (source, await self._install(table, desired, before))
             # Writing rules sets their counters to zero.
             self._counted.update(before.counts)
             self._counts.pop(table.version, None)
@@ -215,20 +214,20 @@ class IpsetDataplane:
         except DataplaneError as error:
             run.failures.append(str(error))
 
-    async def _rendered(self, table: Iptables, desired: Desired) -> list[str]:
-        """The rules by the site's template if iptables takes them, else by the built-in one."""
+    async def _install(self, table: Iptables, desired: Desired, before: Installed) -> Installed:
+        """Writes the rules by the site's template if iptables takes them, else by the built-in one."""
         self._template_refused.pop(table.version, None)
+        refusal = ""
         if self._template is not None:
-            rules = render(desired, table.version, self._template)
             try:
-                await table.check(rules)
+                return await table.install(render(desired, table.version, self._template), before)
             except DataplaneError as error:
                 refusal = f"template {self._template.origin} is refused, the built-in one is used: {error}"
-                log.error(refusal)
-                self._template_refused[table.version] = refusal
-            else:
-                return rules
-        return render(desired, table.version)
+        installed = await table.install(render(desired, table.version), before)
+        if refusal:
+            log.error(refusal)
+            self._template_refused[table.version] = refusal
+        return installed
 
     async def _destroy_unused(self, run: Run, names: Iterable[str]) -> None:
         """Destroys sets that no rule mentions any more, and what an interrupted build left behind."""

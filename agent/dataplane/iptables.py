@@ -125,10 +125,6 @@ class Iptables:
         await self._call(self._restore, install_text(rules, before))
         return await self.read()
 
-    async def check(self, rules: Iterable[str]) -> None:
-        """Whether iptables takes these rules; nothing is changed. Raises DataplaneError if it does not."""
-        await self._call((*self._restore, "--test"), _transaction([*rules], CHAINS))
-
     async def uninstall(self) -> None:
         """Removes our jumps and chains. Raises DataplaneError."""
         installed = await self.read()

@@ -129,10 +129,6 @@ class Nft:
         """Does what `text` says, in one transaction. Raises DataplaneError."""
         await self._call("-f", "-", text=text)
 
-    async def check(self, text: str) -> None:
-        """Whether the kernel would do what `text` says; nothing is changed. Raises DataplaneError if it would not."""
-        await self._call("-c", "-f", "-", text=text)
-
     async def delete_sets(self, names: Collection[str]) -> None:
         """Deletes sets that no rule mentions any more. Raises DataplaneError."""
         if names:

@@ -187,7 +187,7 @@ class NftablesDataplane:
             if known is not None and before != known[1]:
                 log.warning("the rules were changed by somebody else and are put back")
             self._rules = None
-            await self._nft.run(await self._rendered(desired, before))
+            await self._install(desired, before)
             self._rules = (source, await self._nft.read())
             change.rules = [4, 6]
         self._count(before)
@@ -196,20 +196,20 @@ class NftablesDataplane:
     def _count(self, installed: Installed) -> None:
         self._counts = {counted(name): packets for name, packets in installed.counts.items()}
 
-    async def _rendered(self, desired: Desired, before: Installed) -> str:
-        """What writes the rules: by the site's template if nft takes them, else by the built-in one."""
-        self._template_refused = ""
+    async def _install(self, desired: Desired, before: Installed) -> None:
+        """Writes the rules by the site's template if nft takes them, else by the built-in one. Raises DataplaneError."""
+        self._template_refused = refusal = ""
         if self._template is not None:
-            text = install_text(render(desired, self._template), before)
             try:
-                await self._nft.check(text)
+                await self._nft.run(install_text(render(desired, self._template), before))
             except DataplaneError as error:
                 refusal = f"template {self._template.origin} is refused, the built-in one is used: {error}"
-                log.error(refusal)
-                self._template_refused = refusal
             else:
-                return text
-        return install_text(render(desired), before)
+                return
+        await self._nft.run(install_text(render(desired), before))
+        if refusal:
+            log.error(refusal)
+            self._template_refused = refusal
 
     def _check_due(self, now: float) -> bool:
         return abs(now - self._checked) >= CHECK_SECONDS

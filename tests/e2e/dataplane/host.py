@@ -133,10 +133,10 @@ class Host:
         """From here on nobody helps the kernel."""
         self._agent.close()
 
-    def restart_agent(self) -> None:
+    def restart_agent(self, template: RuleTemplate | None = None) -> None:
         """A new agent, which knows nothing of what the one before it did."""
         self.stop_agent()
-        self._start_agent()
+        self._start_agent(template)
 
     def sets(self) -> Mapping[str, int]:
         """Our sets with the number of entries."""
@@ -182,8 +182,8 @@ class Host:
         client = connect(tcp(self.client), source, (to, port), every=every[0])
         return client, listener.accept(every=every[1])
 
-    def _start_agent(self) -> None:
-        self.dataplane = make(self._directory / "lock", self.backend)
+    def _start_agent(self, template: RuleTemplate | None = None) -> None:
+        self.dataplane = make(self._directory / "lock", self.backend, template)
         self.server.call(lambda: self._agent.enter_context(self.dataplane))
 
 
