@@ -197,7 +197,7 @@ class NftablesDataplane:
         self._counts = {counted(name): packets for name, packets in installed.counts.items()}
 
     async def _install(self, desired: Desired, before: Installed) -> None:
-        """Writes the rules by the site's template if nft takes them, else by the built-in one. Raises DataplaneError."""
+        """Writes the rules by the site's template if nft takes them, else by the built-in one."""
         self._template_refused = refusal = ""
         if self._template is not None:
             try:
