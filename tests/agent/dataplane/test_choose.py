@@ -66,5 +66,5 @@ def test_there_is_an_alarm_before_the_limit() -> None:
 
 def test_a_service_cannot_be_called_like_a_set() -> None:
     posture = Posture(sets=(CustomSet("mine", Target.NONE),))
-    with pytest.raises(DataplaneError, match="'mine'.*has this name"):
+    with pytest.raises(DataplaneError, match=r"'mine'.*has this name"):
         check_names(Desired((Service("mine", (parse_ports("22"),)),), {}, (), posture))
