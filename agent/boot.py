@@ -9,7 +9,7 @@ import structlog
 
 from agent.dataplane.change import Change
 from agent.dataplane.errors import DataplaneError
-from agent.desired import ALLOW, DENY, Desired, Failsafe
+from agent.desired import Desired, Failsafe, Posture
 from agent.services import find_in_files
 from agent.settings import AgentSettings
 from agent.state import State, StateError
@@ -71,7 +71,8 @@ async def restore(settings: AgentSettings, dataplane: Dataplane) -> Restored:
     failsafe = tuple(each.failsafe() for each in settings.failsafe)
     if state is None and not problem:
         return Restored()
-    desired = state.desired(failsafe, now) if state is not None else _closed(settings, failsafe)
+    posture = settings.posture()
+    desired = state.desired(failsafe, posture, now) if state is not None else _closed(settings, failsafe, posture)
     try:
         if await dataplane.is_in_place():
             return Restored(state, problem)
@@ -83,9 +84,9 @@ async def restore(settings: AgentSettings, dataplane: Dataplane) -> Restored:
     return Restored(state, problem, desired)
 
 
-def _closed(settings: AgentSettings, failsafe: tuple[Failsafe, ...]) -> Desired:
+def _closed(settings: AgentSettings, failsafe: tuple[Failsafe, ...], posture: Posture) -> Desired:
     services = {service.name: service for service in find_in_files(settings.services_dir).services}
-    return Desired(tuple(services.values()), {name: {} for name in (ALLOW, DENY, *services)}, failsafe)
+    return Desired(tuple(services.values()), {}, failsafe, posture)
 
 
 def _check_is_ours(state: State, settings: AgentSettings) -> None:

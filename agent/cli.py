@@ -4,6 +4,7 @@ import asyncio
 import json
 import sys
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,7 +14,13 @@ from rich.markup import escape
 from rich.table import Table
 
 from agent import control
-from agent.dataplane.ipset import DataplaneError, IpsetDataplane
+from agent.dataplane import choose
+from agent.dataplane.errors import DataplaneError
+from agent.dataplane.plan import short_name
+from agent.dataplane.rules import DENIED, REFUSED
+from agent.dataplane.template import built_in
+from agent.desired import DENY
+from agent.render import rendered
 from agent.run import restore_only
 from agent.run import run as run_agent
 from agent.settings import AgentSettings
@@ -33,6 +40,14 @@ OK, FAILED, USAGE, NOT_RUNNING = 0, 1, 2, 3
 
 DEFAULT_CONFIG = Path("/etc/radius-bridge-agent/agent.toml")
 
+
+class Backend(StrEnum):
+    """What programs the kernel."""
+
+    IPSET = "ipset"
+    NFTABLES = "nftables"
+
+
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The agent's configuration.")]
 
 
@@ -40,6 +55,8 @@ def _settings(path: Path) -> AgentSettings:
     try:
         settings = configfile.read(path, AgentSettings)
         settings.consul.read_token()
+        settings.posture()
+        choose.site_templates(settings.templates)
     except (configfile.ConfigError, ValueError) as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(USAGE) from None
@@ -132,17 +149,32 @@ def status(
 
 
 @app.command()
+def render(
+    config: ConfigOption = DEFAULT_CONFIG,
+    backend: Annotated[Backend | None, typer.Option(help="Another backend than the configured one.")] = None,
+) -> None:
+    """Show the sets and rules that would be programmed now, without touching anything. Needs no privileges."""
+    settings = _settings(config)
+    try:
+        typer.echo(asyncio.run(rendered(settings, backend or settings.backend)))
+    except DataplaneError as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(FAILED) from None
+
+
+@app.command()
+def template(backend: Annotated[Backend, typer.Argument(help="Of which backend.")]) -> None:
+    """Print the built-in template of rules, to begin one of your own with (`[templates]` in the configuration)."""
+    typer.echo(built_in(choose.TEMPLATES[backend]).text, nl=False)
+
+
+@app.command()
 def uninstall(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Remove our rules and sets from this host, and nothing else. The protected ports are open to all afterwards."""
     settings = _settings(config)
-
-    async def remove() -> None:
-        with IpsetDataplane(settings.state_dir / "lock") as dataplane:
-            await dataplane.uninstall()
-            StateFile(settings.state_dir).remove()
-
     try:
-        asyncio.run(remove())
+        asyncio.run(choose.uninstall(settings.state_dir / "lock"))
+        StateFile(settings.state_dir).remove()
     except (DataplaneError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(FAILED) from None
@@ -175,17 +207,21 @@ def _print_status(answer: dict[str, Any]) -> None:
         f"following {feed['covered']} prefixes of Consul{'' if feed['complete'] else ', not all of them read'}; "
         f"{feed.get('changes', 0)} changes, {feed.get('gaps', 0)} gaps, {feed.get('reads', 0)} reads"
     )
+    if answer["mode"] == "observe":
+        console.print("[yellow]observe[/]: nothing is refused; below is who would have been")
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("SERVICE", "PORTS", "MEMBERS", "NEXT EXPIRY", "FROM"):
+    for column in ("SERVICE", "PORTS", "MEMBERS", "NEXT EXPIRY", "REFUSED", "FROM"):
         table.add_column(column, overflow="fold")
     for service in answer["services"]:
         soonest = service["soonest_expiry"]
         left = format_duration(soonest - now) if soonest else "-"
         ports = " ".join(service["ports"])
-        table.add_row(service["name"], ports, str(service["members"]), left, escape(service["origin"]))
+        refused = answer["refused"].get(REFUSED + short_name(service["name"]), 0)
+        table.add_row(service["name"], ports, str(service["members"]), left, str(refused), escape(service["origin"]))
     for name, override in answer["overrides"].items():
         if override["members"]:
-            table.add_row(name, "all", str(override["members"]), "-", "override")
+            refused = str(answer["refused"].get(DENIED, 0)) if name == DENY else "-"
+            table.add_row(name, "all", str(override["members"]), "-", refused, "override")
     console.print(table)
     for source, error in answer["errors"].items():
         console.print(f"[red]error[/] {escape(source)}: {escape(error)}")

@@ -3,7 +3,7 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 import structlog
@@ -35,7 +35,18 @@ RETRY_AT_MOST: Final = 30.0
 
 
 class Dataplane(Protocol):
-    """What programs the kernel: agent.dataplane.ipset.IpsetDataplane."""
+    """What programs the kernel: as much of agent.dataplane.base.Dataplane as is needed here."""
+
+    @property
+    def name(self) -> str:
+        """The backend."""
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """Attempts to connect that were refused, by service."""
+
+    def alarms(self) -> Sequence[str]:
+        """What somebody must look after."""
 
     async def apply(
         self, desired: Desired, now: float, changed: Mapping[str, Collection[Prefix]] | None = None
@@ -75,7 +86,8 @@ class Enforcer:
         state = self._restored.state
         failsafe = tuple(each.failsafe() for each in settings.failsafe)
         keys = Keys(settings.consul.root)
-        self.learning = Learning(consul, keys, scope, failsafe, clock, state)
+        posture = settings.posture()
+        self.learning = Learning(consul, keys, scope, failsafe, clock, state, posture)
         self.follower = self.learning.follower
         self.saver = Saver(StateFile(settings.state_dir), self._state)
         self._protected = Protected()
@@ -198,7 +210,12 @@ class Enforcer:
             "state": self.saver.status(),
             "told": {"error": self.telling.error, **self.telling.counters},
             "absent_services": dict(self._protected.absent),
+            "backend": self._dataplane.name,
+            "mode": self._settings.mode,
+            "policy": self._settings.policy,
+            "refused": dict(self._dataplane.refused),
             **report.about_learning(self.learning),
+            "alarms": [*self.follower.alarms, *self._dataplane.alarms()],
             **report.about_enforced(self.learning, self._enforced, now),
         }
 

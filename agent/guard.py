@@ -17,7 +17,7 @@ from enum import StrEnum
 from math import inf
 from typing import Final
 
-from agent.desired import DENY
+from agent.desired import Posture
 from radius_bridge.policy.expiry import is_over
 from radius_bridge.policy.members import Prefix
 
@@ -107,7 +107,8 @@ class _Guarded(Mapping[Prefix, float]):
 class Guard:
     """Between what Consul says and what the kernel is told. Services and overrides go by their names."""
 
-    def __init__(self) -> None:
+    def __init__(self, posture: Posture = Posture()) -> None:  # noqa: B008 — it is immutable
+        self._shuts_out = posture.shuts_out
         self._held: dict[tuple[str, Kind], Held] = {}
         self._windows: dict[str, _Window] = {}
         self._changed: defaultdict[str, set[Prefix]] = defaultdict(set)
@@ -142,7 +143,7 @@ class Guard:
                     lost[prefix] = old
             elif removal is not None and prefix in removal.members:
                 settled.append(prefix)
-            elif old is None and name != DENY and prefix.length <= WIDE[prefix.version]:
+            elif old is None and not self._shuts_out(name) and prefix.length <= WIDE[prefix.version]:
                 opened[prefix] = new
         self.announce(name, settled)
         if lost and (removal or self._is_mass(name, lost, len(before), len(wanted), now)):
@@ -215,7 +216,7 @@ class Guard:
             window = self._windows[name] = _Window(now, before)
         window.lost += len(lost)
         is_mass = window.lost >= LEAST and window.lost > SHARE * window.base
-        wide = name == DENY and any(prefix.length <= WIDE[prefix.version] for prefix in lost)
+        wide = self._shuts_out(name) and any(prefix.length <= WIDE[prefix.version] for prefix in lost)
         return is_mass or left == 0 or wide
 
     def _hold(self, name: str, kind: Kind, members: Mapping[Prefix, float], now: float) -> None:
@@ -230,7 +231,7 @@ class Guard:
         if kind is Kind.REMOVAL:
             window = self._windows.get(name) or _Window(now, len(held.members))
             held.needs_word = len(held.members) >= max(WORD_LEAST, WORD_SHARE * window.base)
-        if kind is Kind.OPENING or name == DENY:
+        if kind is Kind.OPENING or self._shuts_out(name):
             held.needs_word |= any(prefix.length <= WORD_WIDE[prefix.version] for prefix in held.members)
         self._changed[name].update(members)
 

@@ -4,15 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
-from agent.desired import ALLOW, DENY, Desired, Failsafe
+from agent.desired import ALLOW, DENY, Desired, Failsafe, Posture
 from radius_bridge.policy.expiry import NEVER, latest, parse_expiry
 from radius_bridge.policy.members import GroupRef, Prefix
 from radius_bridge.policy.resolution import Links, Resolution
 from radius_bridge.policy.services import Service
 from radius_bridge.registry.keys import Keys, Scope
 from radius_bridge.registry.view import View
-
-_OVERRIDES = (ALLOW, DENY)
 
 
 class Step(NamedTuple):
@@ -30,11 +28,19 @@ class Host:
     """The services and overrides of one host and who gets into them, kept up to date key by key.
 
     It looks keys up in a view, of which it says what is to be covered: the grants of its services and the overrides,
-    each in its three scopes, and the groups that these lead to. Values that cannot be read grant nothing (in DENY they
-    deny for good) and are named in `problems`. Of several keys for one member the latest end counts.
+    each in its three scopes, and the groups that these lead to. Values that cannot be read grant nothing (what
+    shuts out does so for good) and are named in `problems`. Of several keys for one member the latest end counts.
     """
 
-    def __init__(self, keys: Keys, scope: Scope, failsafe: tuple[Failsafe, ...], view: View, now: float) -> None:
+    def __init__(
+        self,
+        keys: Keys,
+        scope: Scope,
+        failsafe: tuple[Failsafe, ...],
+        view: View,
+        now: float,
+        posture: Posture = Posture(),  # noqa: B008 — it is immutable
+    ) -> None:
         """`scope` is this host's datacenter and node; `now` is in epoch seconds."""
         self.scope = scope
         self.services: tuple[Service, ...] | None = None
@@ -42,6 +48,9 @@ class Host:
         self._keys = keys
         self._scopes = (Scope(), Scope(scope.dc), scope)
         self._failsafe = failsafe
+        self._posture = posture
+        self.overrides = (ALLOW, DENY, *(each.name for each in posture.sets))
+        """What has its members in the key space of sets: the two overrides, and the custom sets."""
         self._view = view
         self._resolution = Resolution(now)
         self._folders: dict[str, list[str]] = {}
@@ -57,13 +66,13 @@ class Host:
         """Keys that name their member in an unusual way, such as an IPv6 address in capitals, by the usual key."""
         self._service_problems: tuple[str, ...] = ()
         self._problems: dict[str, str] = {}
-        self._choose(_OVERRIDES)
+        self._choose(self.overrides)
 
     def protect(self, services: Iterable[Service], problems: Iterable[str] = ()) -> None:
         """These are the services of this host from now on; `problems` is what was wrong with others."""
         self.services = tuple(sorted(services, key=lambda service: service.name))
         self._service_problems = tuple(problems)
-        self._choose((*_OVERRIDES, *(service.name for service in self.services)))
+        self._choose((*self.overrides, *(service.name for service in self.services)))
 
     def look(self, key: str) -> None:
         """Takes what the view has at `key` now."""
@@ -117,8 +126,10 @@ class Host:
         """
         waiting = self._unready()
         services = tuple(service for service in self.services or () if service.name not in waiting)
-        names = (*_OVERRIDES, *(service.name for service in services))
-        return Desired(services, {name: self._resolution.members(name) for name in names}, self._failsafe)
+        names = (*self.overrides, *(service.name for service in services))
+        return Desired(
+            services, {name: self._resolution.members(name) for name in names}, self._failsafe, self._posture
+        )
 
     def waiting_for(self) -> list[str]:
         """What has not been read yet."""
@@ -151,7 +162,7 @@ class Host:
         before = self._folders
         self._folders = {
             name: [
-                f"{self._keys.sets if name in _OVERRIDES else self._keys.services}{scope.path}{name}/"
+                f"{self._keys.sets if name in self.overrides else self._keys.services}{scope.path}{name}/"
                 for scope in self._scopes
             ]
             for name in names
@@ -175,10 +186,10 @@ class Host:
         is_override = key.startswith(self._keys.sets)
         grant = self._keys.read_grant(key)
         name = grant.service
-        if name not in self._folders or (name in _OVERRIDES) != is_override or grant.scope not in self._scopes:
+        if name not in self._folders or (name in self.overrides) != is_override or grant.scope not in self._scopes:
             return
         usual = [f"{folder}{grant.member}" for folder in self._folders[name]]
-        self._resolution.set_grant(name, grant.member, self._end(key, usual, is_deny=name == DENY))
+        self._resolution.set_grant(name, grant.member, self._end(key, usual, is_deny=self._posture.shuts_out(name)))
 
     def _end(self, key: str, usual: list[str], *, is_deny: bool = False) -> float | None:
         """The latest end that the view has for a member at its `usual` keys, and at `key` and others that mean it."""

@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from agent.desired import ALLOW, DENY, Desired, Failsafe
+from agent.desired import Desired, Failsafe, Posture
 from agent.guard import Guard, Held, Kind
 from agent.host import Host, Step
 from agent.state import State
@@ -52,6 +52,7 @@ class Learning:
         failsafe: tuple[Failsafe, ...],
         clock: Callable[[], float],
         baseline: State | None,
+        posture: Posture = Posture(),  # noqa: B008 — it is immutable
     ) -> None:
         """`baseline` is what the host enforced when it was last at work: the first read is compared with it."""
         self.follower = Follower(
@@ -63,12 +64,13 @@ class Learning:
             news=self._hear_news,
             clock=clock,
         )
-        self.host = Host(keys, scope, failsafe, self.follower.view, clock())
-        self.guard = Guard()
+        self.host = Host(keys, scope, failsafe, self.follower.view, clock(), posture)
+        self.guard = Guard(posture)
         self.heard = asyncio.Event()
         self.woken = 0.0
         """When it was set (epoch seconds)."""
         self._keys = keys
+        self._posture = posture
         self._scopes = {Scope(), Scope(scope.dc), scope}
         self._clock = clock
         self._baseline = baseline
@@ -112,7 +114,7 @@ class Learning:
         self.guard.protect(wanted.members.keys())
         members = {name: self.guard.enforce(name, each, now) for name, each in wanted.members.items()}
         self._watch_held()
-        return Desired(wanted.services, members, wanted.failsafe)
+        return Desired(wanted.services, members, wanted.failsafe, wanted.posture)
 
     async def catch_up(self) -> None:
         """Takes in what was heard, and what had to be read because of it."""
@@ -190,9 +192,8 @@ class Learning:
 
     def _compare_with_baseline(self, baseline: State, wanted: Desired, now: float) -> None:
         """Shows the guard how the first read differs from what was enforced before."""
-        known = {ALLOW, DENY, *(service.name for service in baseline.services)}
         for name, members in wanted.members.items():
-            if name in known:
+            if name in baseline.members:
                 before = baseline.live(name, now)
                 self.guard.review(name, before, members, before.keys() | members.keys(), now)
 
@@ -257,11 +258,11 @@ class Learning:
             links = before.groups.get(group, {}) if before else {}
             if before is None or isinstance(member, Prefix):
                 # Whether that was their path is not known. A service does not stay open for it, nor does a deny fall.
-                names = [name for name in names if name != DENY]
+                names = [name for name in names if not self._posture.shuts_out(name)]
         else:
             grant = self._keys.read_grant(key)
             is_override = key.startswith(self._keys.sets)
-            if grant.scope not in self._scopes or is_override != (grant.service in {ALLOW, DENY}):
+            if grant.scope not in self._scopes or is_override != (grant.service in self.host.overrides):
                 return
             names, member = [name for name in names if name == grant.service], grant.member
             links = before.grants.get(grant.service, {}) if before else {}

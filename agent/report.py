@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from typing import Any, Final
 
-from agent.desired import ALLOW, DENY, Desired
+from agent.desired import Desired
 from agent.guard import Held
 from agent.learning import Learning
 
@@ -43,7 +43,6 @@ def about_learning(learning: Learning) -> dict[str, Any]:
             "complete": learning.follower.is_complete,
             **dict(sorted(counters.items())),
         },
-        "alarms": list(learning.follower.alarms),
         "problems": problems[:PROBLEMS],
         "problem_count": len(problems),
         "held": [about_held(held) for held in learning.guard.held],
@@ -82,5 +81,5 @@ def about_enforced(learning: Learning, enforced: Desired | None, now: float) -> 
             | count(service.name)
             for service in (enforced.services if enforced else ())
         ],
-        "overrides": {name: count(name) for name in (ALLOW, DENY)},
+        "overrides": {name: count(name) for name in learning.host.overrides},
     }

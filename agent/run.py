@@ -7,7 +7,8 @@ import structlog
 
 from agent import control
 from agent.boot import Restored, restore
-from agent.dataplane.ipset import IpsetDataplane
+from agent.dataplane import choose
+from agent.dataplane.base import Dataplane
 from agent.enforce import Enforcer
 from agent.settings import AgentSettings
 from agent.statefile import StateFile
@@ -46,7 +47,7 @@ async def run(settings: AgentSettings) -> None:
 
 async def restore_only(settings: AgentSettings) -> Restored:
     """`radius-bridge-agent restore`, before the network is up. Raises OSError or DataplaneError."""
-    with IpsetDataplane(settings.state_dir / "lock") as dataplane:
+    with dataplane_of(settings) as dataplane:
         return await restore(settings, dataplane)
 
 
@@ -57,6 +58,12 @@ async def stay_here(settings: AgentSettings, consul: Consul, scope: Scope, stop:
         StateFile(settings.state_dir).remove()
         raise OSError(f"this host is {found} now and was {scope}: start again, what was enforced there is forgotten")
     await asyncio.Event().wait()
+
+
+def dataplane_of(settings: AgentSettings) -> Dataplane:
+    """The dataplane that is configured. Raises DataplaneError if this host has none, ValueError for a bad template."""
+    templates = choose.site_templates(settings.templates)
+    return choose.dataplane(settings.backend, settings.state_dir / "lock", templates)
 
 
 async def _where(settings: AgentSettings, consul: Consul, stop: asyncio.Event) -> Scope | None:

@@ -7,13 +7,13 @@ before it. So a person can read it, and nobody needs it in memory as a whole.
 import hashlib
 import socket
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Final
 
 import msgspec
 
-from agent.desired import ALLOW, DENY, Desired, Failsafe
+from agent.desired import ALLOW, DENY, Desired, Failsafe, Posture
 from radius_bridge.policy.expiry import NEVER, is_over
 from radius_bridge.policy.members import Prefix, parse_prefix
 from radius_bridge.policy.services import Ports, Service, parse_ports
@@ -42,16 +42,16 @@ class State:
     """When this was so (epoch seconds)."""
     services: tuple[Service, ...]
     members: Mapping[str, Mapping[Prefix, float]]
-    """Per service, ALLOW and DENY: addresses and networks with their end (epoch seconds or NEVER)."""
+    """Per service, ALLOW, DENY and custom set: addresses and networks with their end (epoch seconds or NEVER)."""
     absent: Mapping[str, float]
     """Services that no source lists any more: since when (epoch seconds)."""
     looked: float
     """When the sources of services were last looked at (epoch seconds)."""
 
-    def desired(self, failsafe: tuple[Failsafe, ...], now: float) -> Desired:
+    def desired(self, failsafe: tuple[Failsafe, ...], posture: Posture, now: float) -> Desired:
         """What is to be enforced of this at `now` (epoch seconds): what is over is left out."""
-        names = (ALLOW, DENY, *(service.name for service in self.services))
-        return Desired(self.services, {name: self.live(name, now) for name in names}, failsafe)
+        wanted = Desired(self.services, {}, failsafe, posture)
+        return replace(wanted, members={name: self.live(name, now) for name in wanted.names})
 
     def live(self, name: str, now: float) -> dict[Prefix, float]:
         """The members of a service or override that are not over at `now` (epoch seconds)."""
@@ -69,6 +69,8 @@ class _Header(msgspec.Struct, frozen=True):
     services: dict[str, tuple[list[str], str]]
     """Name → ports, origin."""
     absent: dict[str, float]
+    sets: tuple[str, ...] = ()
+    """Custom sets."""
 
 
 class _Kind(msgspec.Struct, frozen=True):
@@ -126,7 +128,7 @@ def decode(content: bytes) -> State:
         raise StateError("damaged: the checksum differs")
     try:
         header = _decode_header(header_line)
-        members: dict[str, dict[Prefix, float]] = {name: {} for name in (ALLOW, DENY, *header.services)}
+        members: dict[str, dict[Prefix, float]] = {name: {} for name in (ALLOW, DENY, *header.sets, *header.services)}
         for line in content[len(header_line) + 1 : end].splitlines():
             lot = _decode_members(line)
             members[lot.of].update(
@@ -151,8 +153,18 @@ def decode(content: bytes) -> State:
 def _records(state: State) -> Iterator[msgspec.Struct]:
     services = {each.name: (_texts(each.ports), each.origin) for each in state.services}
     scope = state.scope
+    sets = tuple(name for name in state.members if name not in (ALLOW, DENY, *services))
     yield _Header(
-        _WHAT, FORMAT, state.root, scope.dc, scope.node, state.written, state.looked, services, dict(state.absent)
+        _WHAT,
+        FORMAT,
+        state.root,
+        scope.dc,
+        scope.node,
+        state.written,
+        state.looked,
+        services,
+        dict(state.absent),
+        sets,
     )
     for name, members in state.members.items():
         rest = iter(members.items())

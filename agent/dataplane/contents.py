@@ -34,6 +34,7 @@ class _Held:
 
     room: Mapping[Kind, int]
     """How many entries each set can hold."""
+    shuts_out: bool
     entries: dict[Prefix, float] = field(default_factory=dict)
     """Address or network → its end (epoch seconds or NEVER)."""
     again: Expiring[Prefix] = field(default_factory=Expiring)
@@ -81,9 +82,15 @@ class Contents:
         due = (held.again.soonest() for held in self._held.values())
         return min((at for at in due if at is not None), default=inf)
 
-    def forget(self) -> None:
-        """Nothing is known of the sets any more."""
-        self._held.clear()
+    def entries(self) -> int:
+        """How many entries the sets hold, as far as we programmed them."""
+        return sum(len(held.entries) for held in self._held.values())
+
+    def forget(self, sets: Collection[str] | None = None) -> None:
+        """Nothing is known of these sets any more (None: of all)."""
+        for name in list(self._held):
+            if sets is None or any(set_name(kind, name) in sets for kind in self._kinds):
+                del self._held[name]
 
     @contextmanager
     def _attempt(self, run: Run, name: str) -> Iterator[None]:
@@ -127,7 +134,7 @@ class Contents:
                 await sets.destroy(building)
             room[kind] = await sets.create(building, kind, need[kind])
             run.existing.add(building)
-        self._held[name] = _Held(room)
+        self._held[name] = _Held(room, wanted.shuts_out)
         await self._add(run, name, fresh, TEMPORARY)
         for kind in self._kinds:
             final = set_name(kind, name)
@@ -147,7 +154,7 @@ class Contents:
             now = run.now()
             entries = []
             for prefix in prefixes:
-                seconds, again = timeout(name, additions[prefix], now)
+                seconds, again = timeout(additions[prefix], now, shuts_out=held.shuts_out)
                 entries.append((prefix, seconds))
                 if again is None:
                     held.again.drop(prefix)

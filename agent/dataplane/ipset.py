@@ -5,36 +5,35 @@ before their sets do.
 """
 
 import asyncio
-import fcntl
-import os
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Self
 
 import structlog
 
+from agent.dataplane.base import CHECK_SECONDS, Leftovers, Lock, check_names, limit_alarms
 from agent.dataplane.change import Change, Run
+from agent.dataplane.compare import Difference, Listing, differences, wanted_members
 from agent.dataplane.contents import Contents
 from agent.dataplane.errors import DataplaneError
-from agent.dataplane.iptables import Installed, Iptables
+from agent.dataplane.iptables import Installed, Iptables, expected, read_save
 from agent.dataplane.netlink import MemberSocket
-from agent.dataplane.plan import KINDS, Wanted, set_name
+from agent.dataplane.plan import KINDS, LONGEST_TIMEOUT, Wanted, kind_of_set, set_name
 from agent.dataplane.rules import render
 from agent.dataplane.sets import open_sets
-from agent.desired import ALLOW, DENY, Desired, Failsafe
+from agent.dataplane.template import RuleTemplate
+from agent.desired import Desired, Failsafe, Posture
 from radius_bridge.policy.members import Prefix
 from radius_bridge.policy.services import Service
 
-__all__ = ["Change", "DataplaneError", "IpsetDataplane"]
+__all__ = ["CHECK_SECONDS", "Change", "DataplaneError", "IpsetDataplane"]
 
 log = structlog.get_logger()
 
-CHECK_SECONDS = 30.0
-"""How often the rules and their place are compared with what was installed."""
-
-_Source = tuple[tuple[Service, ...], tuple[Failsafe, ...]]
+_Source = tuple[tuple[Service, ...], tuple[Failsafe, ...], Posture]
 """What rules are made of."""
 
 
@@ -42,12 +41,20 @@ class IpsetDataplane:
     """One writer for the network namespace of this process: hold it with `with`.
 
     `lock` is a file that keeps a second writer out. `backend` is `nft` or `legacy`; if empty, the iptables
-    that the host uses.
+    that the host uses. `template` is a site's own template of rules.
     """
 
-    def __init__(self, lock: Path, backend: str = "") -> None:
-        self._lock_path = lock
-        self._lock = -1
+    name = "ipset"
+
+    def __init__(
+        self, lock: Path, backend: str = "", template: RuleTemplate | None = None, leftovers: Leftovers | None = None
+    ) -> None:
+        self._lock = Lock(lock)
+        self._leftovers = leftovers or Leftovers()
+        self._template = template
+        self._template_refused: dict[int, str] = {}
+        self._counted: Counter[str] = Counter()  # refused before the rules were last written
+        self._counts: dict[int, Mapping[str, int]] = {}  # refused since then, by IP version
         self._busy = asyncio.Lock()
         self._members: MemberSocket | None = None
         self._contents: Contents | None = None
@@ -64,21 +71,11 @@ class IpsetDataplane:
 
     def __enter__(self) -> Self:
         """Takes the lock. Raises DataplaneError if another process has it, or without CAP_NET_ADMIN."""
+        self._lock.take()
         try:
-            self._lock_path.parent.mkdir(parents=True, exist_ok=True)
-            self._lock = os.open(self._lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise DataplaneError(f"lock {self._lock_path}: {error}") from error
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._members = MemberSocket()
-        except BlockingIOError:
-            os.close(self._lock)
-            raise DataplaneError(
-                f"lock {self._lock_path}: another agent is at work; stop it first (one writer at a time)"
-            ) from None
         except DataplaneError:
-            os.close(self._lock)
+            self._lock.release()
             raise
         self._contents = Contents(self._members, self._kinds)
         return self
@@ -87,23 +84,13 @@ class IpsetDataplane:
         if self._members is not None:
             self._members.close()
             self._members = self._contents = None
-        os.close(self._lock)
+        self._lock.release()
 
     async def apply(
         self, desired: Desired, now: float, changed: Mapping[str, Collection[Prefix]] | None = None
     ) -> Change:
-        """Makes the kernel enforce `desired` at `now` (epoch seconds). Repeating it changes nothing.
-
-        Without `changed` everything is compared with what was programmed. With it, nothing but these members (by
-        service and override) can differ from the `desired` of the last apply, which did not fail and had the same
-        services: that costs the same for a set of ten and of a million.
-
-        Raises DataplaneError naming all that failed; the rest was done, and what failed is built anew by the
-        next apply, which must compare everything.
-        """
-        for service in desired.services:
-            if service.name in (ALLOW, DENY):
-                raise DataplaneError(f"service {service.name!r} ({service.origin}): an override has this name")
+        """Makes the kernel enforce `desired`: see `Dataplane.apply`."""
+        check_names(desired)
         contents = self._open_contents()
         async with self._busy, AsyncExitStack() as stack:
             existing, self._existing = self._existing, None
@@ -112,8 +99,10 @@ class IpsetDataplane:
                 run.existing.update(await (await run.sets()).entries())
             else:
                 run = Run(now, existing, stack)
-            names = dict.fromkeys((ALLOW, DENY, *(service.name for service in desired.services)))
-            wanted = {name: Wanted(desired.members[name], self._versions) for name in names}
+            wanted = {
+                name: Wanted(desired.of(name), self._versions, shuts_out=desired.posture.shuts_out(name))
+                for name in desired.names
+            }
             await contents.program(run, wanted, changed)
             await asyncio.gather(*(self._program_rules(run, table, desired) for table in self._tables))
             if run.failures:
@@ -121,7 +110,8 @@ class IpsetDataplane:
             if self._check_due(now):
                 self._checked = now
             if changed is None:
-                await self._destroy_unused(run, names)
+                await self._destroy_unused(run, desired.names)
+            await self._leftovers.remove()
             self._existing = run.existing
             run.change.seconds = time.monotonic() - run.began
             return run.change
@@ -133,6 +123,22 @@ class IpsetDataplane:
         """
         return max(now, min(self._checked + CHECK_SECONDS, self._open_contents().next_renewal()))
 
+    def alarms(self) -> Sequence[str]:
+        """See `Dataplane.alarms`."""
+        return [*limit_alarms(self._open_contents().entries()), *self._template_refused.values()]
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """See `Dataplane.refused`; it counts since this agent's start."""
+        return sum((Counter(each) for each in self._counts.values()), self._counted)
+
+    async def count_refused(self) -> Mapping[str, int]:
+        """See `Dataplane.count_refused`."""
+        async with self._busy:
+            for table in self._tables:
+                self._counts[table.version] = (await table.read()).counts
+            return self.refused
+
     async def is_in_place(self) -> bool:
         """True if rules of ours are in the kernel where they belong, whoever wrote them. Raises DataplaneError."""
         return all([(await table.read()).at_head for table in self._tables])
@@ -141,6 +147,33 @@ class IpsetDataplane:
         """Our sets in the kernel, each with the number of its entries. Raises DataplaneError."""
         async with open_sets() as sets:
             return await sets.entries()
+
+    async def listing(self) -> Listing:
+        """See `Dataplane.listing`."""
+        if self._members is None:
+            raise DataplaneError("the dataplane is not open: use it in a `with` block")
+        names = sorted(await self.summary())
+        members = {name: await self._members.dump(name, kind_of_set(name)) for name in names}
+        rules = [line for table in self._tables for line in (await table.read()).lines(table.version)]
+        return Listing(tuple(rules), members)
+
+    async def compare(self, desired: Desired, now: float) -> Sequence[Difference]:
+        """See `Dataplane.compare`: rules as iptables listed them when they were written, else as it usually does."""
+        async with self._busy:
+            source = (desired.services, desired.failsafe, desired.posture)
+            rules: list[str] = []
+            for version in self._versions:
+                known = self._rules.get(version)
+                wanted = known[1] if known and known[0] == source else read_save(expected(render(desired, version)))
+                rules += wanted.lines(version)
+            members = wanted_members(desired, self._versions, now, cut=False)
+            return differences(tuple(rules), members, await self.listing(), now, LONGEST_TIMEOUT)
+
+    def distrust(self, sets: Collection[str]) -> None:
+        """See `Dataplane.distrust`."""
+        self._open_contents().forget(sets)
+        self._rules.clear()
+        self._existing = None
 
     async def uninstall(self) -> None:
         """Removes our jumps, chains and sets, and nothing else. Raises DataplaneError."""
@@ -160,18 +193,41 @@ class IpsetDataplane:
 
     async def _program_rules(self, run: Run, table: Iptables, desired: Desired) -> None:
         """Writes the rules of one IP version if policy or somebody else changed them."""
-        source = (desired.services, desired.failsafe)
+        source = (desired.services, desired.failsafe, desired.posture)
         known = self._rules.get(table.version)
         try:
             if known is not None and known[0] == source:
-                if not self._check_due(run.now()) or await table.read() == known[1]:
+                if not self._check_due(run.now()):
+                    return
+                found = await table.read()
+                self._counts[table.version] = found.counts
+                if found == known[1]:
                     return
                 log.warning("the rules were changed by somebody else and are put back", ip_version=table.version)
             self._rules.pop(table.version, None)
-            self._rules[table.version] = (source, await table.install(render(desired, table.version)))
+            before = await table.read()
+            self._rules[table.version] = (source, await self._install(table, desired, before))
+            # Writing rules sets their counters to zero.
+            self._counted.update(before.counts)
+            self._counts.pop(table.version, None)
             run.change.rules.append(table.version)
         except DataplaneError as error:
             run.failures.append(str(error))
+
+    async def _install(self, table: Iptables, desired: Desired, before: Installed) -> Installed:
+        """Writes the rules by the site's template if iptables takes them, else by the built-in one."""
+        self._template_refused.pop(table.version, None)
+        refusal = ""
+        if self._template is not None:
+            try:
+                return await table.install(render(desired, table.version, self._template), before)
+            except DataplaneError as error:
+                refusal = f"template {self._template.origin} is refused, the built-in one is used: {error}"
+        installed = await table.install(render(desired, table.version), before)
+        if refusal:
+            log.error(refusal)
+            self._template_refused[table.version] = refusal
+        return installed
 
     async def _destroy_unused(self, run: Run, names: Iterable[str]) -> None:
         """Destroys sets that no rule mentions any more, and what an interrupted build left behind."""

@@ -1,14 +1,17 @@
 """Our chains and jumps in iptables and ip6tables, changed with one atomic restore per family."""
 
-import asyncio
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
+from agent.dataplane.base import call
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.rules import CHAINS, JUMPS
 
 _TARGET = re.compile(r" -[jg] (\S+)")
+_COUNTING = re.compile(r'-m comment --comment "?([^" ]+)"?$')
+_COUNTERS = re.compile(r"\[(\d+):\d+\] ")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +25,28 @@ class Installed:
     """The rules of other chains that lead into ours."""
     at_head: bool = False
     """True if each built-in chain begins with its jump, and there is no other."""
+    counts: Mapping[str, int] = field(default_factory=dict, compare=False)
+    """Packets that our counting rules met, by their comment."""
+
+    def lines(self, version: int) -> tuple[str, ...]:
+        """All of it, for one IP version, in an order that does not depend on iptables'."""
+        place = () if self.at_head else ("the jumps are not at the head",)
+        rules = sorted(self.rules, key=lambda rule: rule.split(" ", 2)[1])
+        return tuple(f"ipv{version} {line}" for line in (*sorted(self.chains), *sorted(self.jumps), *place, *rules))
+
+
+def expected(rules: Iterable[str]) -> str:
+    """What iptables-save tells of a host where `rules` are installed and there is nothing else."""
+    return "\n".join([*(f":{chain} - [0:0]" for chain in CHAINS), *_jumps(), *rules])
 
 
 def read_save(text: str) -> Installed:
-    """Reads the output of `iptables-save -t filter`."""
+    """Reads the output of `iptables-save -t filter`, with or without -c."""
     chains, rules, jumps = [], [], []
     heads: dict[str, str] = {}
-    for line in text.splitlines():
+    counts: Counter[str] = Counter()
+    for each in text.splitlines():
+        packets, line = _without_counters(each)
         if line.startswith(":"):
             name = line[1:].split(" ", 1)[0]
             if name in CHAINS:
@@ -39,10 +57,15 @@ def read_save(text: str) -> Installed:
             target = _TARGET.search(line)
             if chain in CHAINS:
                 rules.append(line)
+                if counting := _COUNTING.search(line):
+                    counts[counting[1]] += packets
             elif target and target[1] in CHAINS:
                 jumps.append(line)
     at_head = sorted(jumps) == sorted(_jumps()) and all(heads[jump.split(" ", 2)[1]] == jump for jump in _jumps())
-    return Installed(tuple(chains), tuple(rules), tuple(jumps), at_head)
+    rules.sort(
+        key=lambda rule: rule.split(" ", 2)[1]
+    )  # each chain's in its order; iptables-legacy lists chains otherwise
+    return Installed(tuple(chains), tuple(rules), tuple(jumps), at_head, counts)
 
 
 def install_text(rules: Iterable[str], installed: Installed) -> str:
@@ -58,6 +81,12 @@ def uninstall_text(installed: Installed) -> str:
     """What removes our jumps and chains, in one transaction. Naming a chain empties it."""
     deletions = [*_deleted(installed.jumps), *(f"-X {chain}" for chain in installed.chains)]
     return _transaction(deletions, installed.chains)
+
+
+def _without_counters(line: str) -> tuple[int, str]:
+    """The packets that a rule met, and the rule."""
+    counters = _COUNTERS.match(line)
+    return (int(counters[1]), line[counters.end() :]) if counters else (0, line)
 
 
 def _jumps() -> list[str]:
@@ -79,7 +108,7 @@ class Iptables:
         """`backend` is `nft` or `legacy`; if empty, what the host uses. `timeout` (seconds) bounds a call."""
         self.version = version
         program = ("iptables" if version == 4 else "ip6tables") + (f"-{backend}" if backend else "")
-        self._save = (f"{program}-save", "-t", "filter")
+        self._save = (f"{program}-save", "-t", "filter", "-c")
         # -w: another program may hold the lock; five seconds, as long as an engineer would wait.
         self._restore = (f"{program}-restore", "--noflush", "-w", "5")
         self._timeout = timeout
@@ -88,12 +117,12 @@ class Iptables:
         """What is installed of ours. Raises DataplaneError."""
         return read_save(await self._call(self._save, ""))
 
-    async def install(self, rules: Iterable[str]) -> Installed:
+    async def install(self, rules: Iterable[str], before: Installed) -> Installed:
         """Makes `rules` the content of our chains, the jumps at the head; gives what the kernel made of it.
 
-        There is no moment without the jumps. Raises DataplaneError.
+        `before` is what is there now. There is no moment without the jumps. Raises DataplaneError.
         """
-        await self._call(self._restore, install_text(rules, await self.read()))
+        await self._call(self._restore, install_text(rules, before))
         return await self.read()
 
     async def uninstall(self) -> None:
@@ -104,27 +133,9 @@ class Iptables:
 
     async def _call(self, argv: Sequence[str], text: str) -> str:
         try:
-            process = await asyncio.create_subprocess_exec(
-                *argv,
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE,
-            )
-        except OSError as error:
-            raise DataplaneError(f"{argv[0]}: {error}; the agent needs the package iptables") from error
-        try:
-            async with asyncio.timeout(self._timeout):
-                output, errors = await process.communicate(text.encode())
-        except TimeoutError:
-            raise DataplaneError(f"{argv[0]} did not end within {self._timeout:g} s") from None
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
-        if process.returncode:
-            complaint = errors.decode(errors="replace").strip()
-            raise DataplaneError(f"{argv[0]}: {complaint or f'exit code {process.returncode}'}{_at(complaint, text)}")
-        return output.decode(errors="replace")
+            return await call(argv, text, self._timeout, "iptables")
+        except DataplaneError as error:
+            raise DataplaneError(f"{error}{_at(str(error), text)}") from error
 
 
 def _at(complaint: str, text: str) -> str:

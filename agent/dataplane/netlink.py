@@ -11,10 +11,12 @@ import socket
 import struct
 from collections.abc import Sequence
 from enum import IntEnum
+from math import inf
 from typing import NamedTuple
 
 from agent.dataplane.errors import DataplaneError
-from agent.dataplane.plan import Kind
+from agent.dataplane.plan import Kind, Range
+from agent.dataplane.wire import attributes, split
 from radius_bridge.policy.members import Prefix
 
 Entry = tuple[Prefix, int]
@@ -45,7 +47,8 @@ class Answer(NamedTuple):
 
 
 _NETLINK_NETFILTER = 12
-_NLMSG_ERROR = 2
+_NLMSG_ERROR, _NLMSG_DONE = 2, 3
+_DUMP, _LIST = 0x300, 7
 _REQUEST_ACK = 1 | 4  # without NLM_F_EXCL: repeating is silent
 _SUBSYSTEM_IPSET = 6 << 8
 _NESTED = 0x8000
@@ -110,14 +113,14 @@ def capacity(kind: Kind) -> int:
     return (_LONGEST_ATTRIBUTE - _ATTRIBUTE.size) // _LAYOUTS[kind].length
 
 
-def _command(set_name: str) -> bytes:
+def _command(set_name: str, *, with_line: bool = True) -> bytes:
     """The attributes of a command before its entries; the last is the line, which an error sets."""
     name = set_name.encode() + b"\0"
     return b"".join(
         (
             _ATTRIBUTE.pack(5, _PROTOCOL) + b"\6\0\0\0",
             _ATTRIBUTE.pack(4 + len(name), _SETNAME) + name + b"\0" * (-len(name) % 4),
-            _ATTRIBUTE.pack(8, _LINENO) + _NUMBER.pack(0),
+            _ATTRIBUTE.pack(8, _LINENO) + _NUMBER.pack(0) if with_line else b"",
         )
     )
 
@@ -156,6 +159,21 @@ def decode(answer: bytes, set_name: str, sequence: int) -> Answer | None:
     if negative and len(answer) >= line_at + _NUMBER.size:
         (line,) = _NUMBER.unpack_from(answer, line_at)
     return Answer(-negative, line)
+
+
+def _read_entry(data: bytes, kind: Kind) -> tuple[Range, float]:
+    """An entry of a set: its first and last address, seconds left."""
+    bits = 32 if kind.version == 4 else 128
+    address, length, left = 0, bits, inf
+    for name, value in attributes(data):
+        if name == _IP:
+            address = int.from_bytes(next(each for _, each in attributes(value)))
+        elif name == _CIDR:
+            length = value[0]
+        elif name == _TIMEOUT:
+            seconds = int.from_bytes(value)
+            left = seconds if seconds else inf
+    return (address, address + (1 << bits - length) - 1), left
 
 
 class MemberSocket:
@@ -199,6 +217,33 @@ class MemberSocket:
             if start < len(entries):
                 await asyncio.sleep(0)
         return refused
+
+    async def dump(self, set_name: str, kind: Kind) -> dict[Range, float]:
+        """What a set holds: first and last address → seconds left, infinity if permanent. Raises DataplaneError."""
+        return await asyncio.to_thread(self._dump, set_name, kind)
+
+    def _dump(self, set_name: str, kind: Kind) -> dict[Range, float]:
+        self._sequence = self._sequence % 0xFFFFFFFF + 1
+        command = _command(set_name, with_line=False)
+        length = _HEADER.size + _FAMILY.size + len(command)
+        header = _HEADER.pack(length, _SUBSYSTEM_IPSET | _LIST, _REQUEST_ACK | _DUMP, self._sequence, 0)
+        found: dict[Range, float] = {}
+        try:
+            self._socket.send(header + _FAMILY.pack(socket.AF_UNSPEC, 0, 0) + command)
+            while True:
+                for answered_kind, answered, content in split(self._socket.recv(_BUFFER)):
+                    if answered != self._sequence:
+                        continue
+                    if answered_kind in (_NLMSG_ERROR, _NLMSG_DONE):
+                        code = -_ERROR.unpack_from(content)[0] if len(content) >= _ERROR.size else 0
+                        if code:
+                            raise DataplaneError(f"ipset list {set_name}: {reason(code)}")
+                        return found
+                    for name, value in attributes(content[_FAMILY.size :]):
+                        if name == _ADT:
+                            found.update(_read_entry(entry, kind) for _, entry in attributes(value))
+        except OSError as error:
+            raise DataplaneError(f"ipset list {set_name}: netlink: {error}") from error
 
     def _exchange(self, operation: Operation, set_name: str, kind: Kind, entries: Sequence[Entry]) -> Answer:
         self._sequence = self._sequence % 0xFFFFFFFF + 1

@@ -11,7 +11,6 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from agent.desired import DENY
 from radius_bridge.policy.expiry import is_over, latest
 from radius_bridge.policy.members import Prefix
 
@@ -60,16 +59,26 @@ def kind_of(prefix: Prefix) -> Kind:
     return KINDS[2] if prefix.length == 128 else KINDS[3]
 
 
-def set_name(kind: Kind, name: str) -> str:
-    """The kernel's name for the set of `kind` of a service or override: at most 30 characters.
+def short_name(name: str) -> str:
+    """The name of a service or set as the kernel knows it: at most 25 characters of `a-z 0-9 . _ - /`.
 
-    A name that is too long or has unusual characters ends in a hash after `@`, which no plain name has: two
-    services never share a set.
+    A name that is too long or has unusual characters ends in a hash after a `/`, which no plain name has: two services
+    never share a name.
     """
-    if not _PLAIN_NAME.fullmatch(name):
-        head = re.sub(r"[^a-z0-9._-]", "-", name.lower())[:8]
-        name = f"{head}@{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
-    return f"{PREFIX}{kind.version}{'h' if kind.hosts else 'n'}.{name}"
+    if _PLAIN_NAME.fullmatch(name):
+        return name
+    head = re.sub(r"[^a-z0-9._-]", "-", name.lower())[:8]
+    return f"{head}/{hashlib.sha256(name.encode('utf-8', 'surrogateescape')).hexdigest()[:16]}"
+
+
+def set_name(kind: Kind, name: str) -> str:
+    """The kernel's name for the set of `kind` of a service, an override or a custom set: at most 30 characters."""
+    return f"{PREFIX}{kind.version}{'h' if kind.hosts else 'n'}.{short_name(name)}"
+
+
+def kind_of_set(kernel_name: str) -> Kind:
+    """The kind of a set of ours, from its name."""
+    return Kind(int(kernel_name[len(PREFIX)]), kernel_name[len(PREFIX) + 1] == "h")
 
 
 def is_ours(kernel_name: str) -> bool:
@@ -83,10 +92,16 @@ class Wanted:
     hash:net holds no /0, so it becomes its two halves; what is of an IP version that the kernel lacks is left out.
     """
 
-    def __init__(self, members: Mapping[Prefix, float], versions: Collection[int] = (4, 6)) -> None:
-        """`members` (with their end, epoch seconds or NEVER) is looked into when it is asked about, and not copied."""
+    def __init__(
+        self, members: Mapping[Prefix, float], versions: Collection[int] = (4, 6), *, shuts_out: bool = False
+    ) -> None:
+        """`members` (with their end, epoch seconds or NEVER) is looked into when it is asked about, and not copied.
+
+        `shuts_out` says that they are kept out, so that one that is lost opens.
+        """
         self._members = members
         self._versions = versions
+        self.shuts_out = shuts_out
 
     def __len__(self) -> int:
         return len(self._members)
@@ -119,19 +134,20 @@ def entries_of(member: Prefix) -> tuple[Prefix, ...]:
     return _HALVES.get(member, (member,))
 
 
-def timeout(name: str, end: float, now: float) -> tuple[int, float | None]:
-    """The kernel timeout of an entry of the service or override `name` that ends at `end` and is not over.
+def timeout(end: float, now: float, *, shuts_out: bool) -> tuple[int, float | None]:
+    """The timeout of an ipset entry that ends at `end` and is not over.
 
     `end` is in epoch seconds or NEVER. Gives the timeout in seconds, where 0 is permanent, and when the entry must
     be programmed again (epoch seconds) if the kernel cannot hold its end. Such a grant is cut short, and renewed in
-    time; for DENY that would open what must stay closed, so there it is permanent until the kernel can hold it.
+    time; for a set that shuts out that would open what must stay closed, so there the entry is permanent until the
+    kernel can hold its end.
     """
     if end < 0:
         return 0, None
     left = math.floor(end - now)
     if left <= LONGEST_TIMEOUT:
         return max(1, left), None
-    if name == DENY:
+    if shuts_out:
         return 0, end - LONGEST_TIMEOUT
     return LONGEST_TIMEOUT, now + LONGEST_TIMEOUT // 2
 
@@ -206,3 +222,45 @@ def size(need: int) -> Size:
         maxelem=max(_LEAST_ROOM, 1 << (2 * need - 1).bit_length() if need else 0),
         hashsize=max(1024, 1 << (need - 1).bit_length() if need else 0),
     )
+
+
+Range = tuple[int, int]
+"""The first and the last address of a range, as unsigned integers."""
+
+
+def ranges(networks: Mapping[Prefix, float]) -> dict[Range, float]:
+    """The same networks, all of one IP version, as ranges without overlaps: each with the latest end that covers it.
+
+    nft's interval sets take no network inside another one; merged, they would share one end.
+    """
+    found: dict[Range, float] = {}
+    around: list[tuple[int, float]] = []  # the networks that we are in: last address, end
+    at = 0  # up to here everything is cut
+
+    def leave_until(first: int) -> None:
+        """Leaves the networks that end before `first`."""
+        nonlocal at
+        while around and around[-1][0] < first:
+            last, end = around.pop()
+            if at <= last:
+                found[at, last] = end
+                at = last + 1
+
+    for network in sorted(networks, key=lambda each: (each.number, each.length)):
+        first, end = network.number, networks[network]
+        leave_until(first)
+        if around:
+            outer = around[-1][1]
+            if latest(outer, end) == outer:
+                continue
+            if at < first:
+                found[at, first - 1] = outer
+        at = first
+        around.append((last_address(network), end))
+    leave_until(1 << 128)
+    return found
+
+
+def last_address(prefix: Prefix) -> int:
+    """The last address of a network, as an unsigned integer."""
+    return prefix.number + (1 << (32 if prefix.version == 4 else 128) - prefix.length) - 1

@@ -1,67 +1,43 @@
-"""The rules of this host as iptables-restore reads them. Pure.
+"""The rules of this host as iptables-restore reads them. Pure; templates/iptables.rules says how they hang together.
 
-Protected ports are closed to all but members; everything else on the host stays as it was. Membership is
-looked up for every packet, in both directions, without asking whether the connection is established: so a
-live connection ends when its member does, and no conntrack entry can keep it open.
+Protected ports are closed to all but members; unless the host is closed, everything else on it stays as it was.
+Membership is looked up for every packet, in both directions, without asking whether the connection is established: so
+a live connection ends when its member does, and no conntrack entry can keep it open.
 
 A denied address is cut off from all that the host offers. Connections that the host itself opened to it go
 on: a deny of a whole network must not cut the agent off from Consul.
+
+Refused attempts to connect are counted by a rule without a target, whose comment is `refused:<service>`, and logged
+with that as the end of their prefix: `rb:refused:<service>`. What DENY or a custom set keeps out is `denied`, what a
+closed host keeps out is `closed`.
 """
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from agent.dataplane.plan import Kind, set_name
-from agent.desired import ALLOW, DENY, Desired
+from agent.dataplane.plan import Kind, set_name, short_name
+from agent.dataplane.ports import union
+from agent.dataplane.template import RuleTemplate, built_in
+from agent.desired import ALLOW, DENY, Desired, Target
+from radius_bridge.policy.members import Prefix
 from radius_bridge.policy.services import Ports, Protocol
 
 JUMPS = {"INPUT": "RB-INPUT", "OUTPUT": "RB-OUTPUT", "FORWARD": "RB-FORWARD"}
 """The chain that the first rule of each built-in chain jumps to."""
 
-CHAINS = (
-    *("RB-INPUT", "RB-INPUT-DENY"),
-    *("RB-OUTPUT", "RB-OUTPUT-DENY"),
-    *("RB-FORWARD", "RB-FORWARD-DENY"),
-    *("RB-REPLY", "RB-REPLY-DENY"),
-)
+_WAYS = ("INPUT", "OUTPUT", "FORWARD", "REPLY")
+
+CHAINS = tuple(f"RB-{way}{part}" for way in _WAYS for part in ("", "-PORTS", "-DENY", "-DROP"))
 """Our chains in the table `filter`; no other is ever touched."""
 
-_TEMPLATE = """
--A RB-INPUT -i lo -j RETURN
-{input_checks}
-{input_refuse}
+TEMPLATE = "iptables.rules"
 
-{input_refuse_denied}
--A RB-INPUT-DENY -m conntrack --ctdir REPLY -j RETURN
-{input_refuse_rest}
+LOG_PREFIX = "rb:"
+"""Begins the NFLOG prefix of everything that we log."""
 
--A RB-OUTPUT -o lo -j RETURN
--A RB-OUTPUT {bare_reset} -j RETURN
-{output_checks}
-{output_refuse}
+REFUSED, DENIED, CLOSED = "refused:", "denied", "closed"
+"""What was refused: REFUSED and the service's short name, or one of the others."""
 
-{output_refuse_denied}
-{icmp_errors_and_discovery}
--A RB-OUTPUT-DENY -m conntrack --ctdir ORIGINAL -j RETURN
-{output_refuse_rest}
-
--A RB-FORWARD -m conntrack ! --ctstate DNAT -j RETURN
--A RB-FORWARD -m conntrack --ctdir REPLY -g RB-REPLY
-{forward_checks}
-{forward_refuse}
-
-{forward_refuse_rest}
-
--A RB-REPLY {bare_reset} -j RETURN
-{reply_checks}
-{reply_refuse}
-
-{reply_refuse_rest}
-"""
-# Resets pass on the way out: they are how a refusal is felt at once. A published (DNATed) connection is known
-# by the port that its client asked for, since its packets already show the container's.
-
-_BARE_RESET = "-p tcp -m tcp --tcp-flags FIN,SYN,RST,PSH,URG RST"
 _RESET = "REJECT --reject-with tcp-reset"
 _UNREACHABLE = {
     4: "REJECT --reject-with icmp-port-unreachable",
@@ -75,7 +51,13 @@ _DISCOVERY = {  # RFC 4861, section 4
     4: [],
     6: [f"-p ipv6-icmp -m icmp6 --icmpv6-type {number}" for number in range(133, 138)],
 }
+_LISTENERS = {  # RFC 2710, section 3, and RFC 3810, section 5: a switch that listens in needs them for discovery
+    4: [],
+    6: [f"-p ipv6-icmp -m icmp6 --icmpv6-type {number}" for number in (130, 131, 132, 143)],
+}
 _MULTIPORT_MAX = 15
+_NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17}
+_NEW = "-m conntrack --ctstate NEW"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,93 +67,153 @@ class _Path:
     chain: str
     client: str
     """Which address of the packet is the client's: `src` or `dst`."""
-    ports: Callable[[Sequence[Ports]], list[str]]
+    ports: Callable[[Iterable[Ports]], list[str]]
     """The matches for packets of a service with these ports."""
     admit: str
     """The verdict for members; where the host's own rules are to go on, RETURN."""
-    other: str
-    """The verdict for others, if it is not TCP: nobody hears of a reply that was cut."""
+    refuse: tuple[str, str] | None
+    """The verdicts for others: if it is TCP, and if not (nobody hears of a reply that was cut); None: only observe."""
 
 
-def render(desired: Desired, version: int) -> list[str]:
+def render(desired: Desired, version: int, template: RuleTemplate | None = None) -> list[str]:
     """The rules of all our chains for IP version 4 or 6, in order."""
-    unreachable = _UNREACHABLE[version]
+    observe = desired.posture.observe
+    loud, quiet = (None, None) if observe else ((_RESET, _UNREACHABLE[version]), (_RESET, "DROP"))
     paths = {
-        "input": _Path("RB-INPUT", "src", _by_port("dport"), "ACCEPT", unreachable),
-        "output": _Path("RB-OUTPUT", "dst", _by_port("sport"), "RETURN", "DROP"),
-        "forward": _Path("RB-FORWARD", "src", _by_original_port, "RETURN", unreachable),
-        "reply": _Path("RB-REPLY", "dst", _by_original_port, "RETURN", "DROP"),
+        "input": _Path("RB-INPUT", "src", _by_port("dport"), "RETURN" if observe else "ACCEPT", loud),
+        "output": _Path("RB-OUTPUT", "dst", _by_port("sport"), "RETURN", quiet),
+        "forward": _Path("RB-FORWARD", "src", _by_original_port, "RETURN", loud),
+        "reply": _Path("RB-REPLY", "dst", _by_original_port, "RETURN", quiet),
     }
-    protected = union(ports for service in desired.services for ports in service.ports)
     blocks = {
-        "bare_reset": [_BARE_RESET],
-        "icmp_errors_and_discovery": [
-            f"-A RB-OUTPUT-DENY {match} -j RETURN" for match in _ICMP_ERRORS[version] + _DISCOVERY[version]
-        ],
+        "input_discovery": [f"-A RB-INPUT {match} -j {paths['input'].admit}" for match in _DISCOVERY[version]],
+        "input_closed": _closed(desired, paths["input"], version),
     }
     for name, path in paths.items():
-        blocks[f"{name}_checks"] = _checks(path, desired, version)
-        blocks[f"{name}_refuse"] = _refuse(path, path.chain, protected)
-        # In the chain for denied addresses too, before the host's own connections are let through.
-        blocks[f"{name}_refuse_denied"] = _refuse(path, f"{path.chain}-DENY", protected)
-        blocks[f"{name}_refuse_rest"] = [
-            f"-A {path.chain}-DENY -p tcp -j {_RESET}",
-            f"-A {path.chain}-DENY -j {path.other}",
-        ]
-    text = _TEMPLATE.format_map({name: "\n".join(lines) for name, lines in blocks.items()})
-    return [line for line in text.splitlines() if line]
+        found = _checks(path, desired, version) | _ends(path, desired, version)
+        blocks |= {f"{name}_{block}": rules for block, rules in found.items()}
+    return (template or built_in(TEMPLATE)).fill(blocks)
 
 
-def union(ports: Iterable[Ports]) -> list[Ports]:
-    """The same ports without overlaps, each protocol's in order."""
-    merged: list[Ports] = []
-    for each in sorted(ports):
-        last = merged[-1] if merged else None
-        if last and last.protocol == each.protocol and each.first <= last.last + 1:
-            merged[-1] = Ports(last.protocol, last.first, max(last.last, each.last))
-        else:
-            merged.append(each)
-    return merged
-
-
-def _checks(path: _Path, desired: Desired, version: int) -> list[str]:
-    address = "-s" if path.client == "src" else "-d"
+def _checks(path: _Path, desired: Desired, version: int) -> dict[str, list[str]]:
+    """Who is let in: in the chain itself, and in the one for ports of services."""
+    chain, targets = (
+        path.chain,
+        {"": f"-j {path.admit}", "deny": f"-g {path.chain}-DENY", "drop": f"-g {path.chain}-DROP"},
+    )
+    of_set = {Target.ACCEPT: targets[""], Target.REJECT: targets["deny"], Target.DROP: targets["drop"]}
     failsafe = [
-        f"{address} {network} {match} -j {path.admit}"
+        f"-A {chain} {_address(path, network)}{match} -j {path.admit}"
         for entry in desired.failsafe
         for network in entry.networks
         if network.version == version
         for match in path.ports(entry.ports)
     ]
-    discovery = [f"{match} -j ACCEPT" for match in _DISCOVERY[version]] if path.chain == "RB-INPUT" else []
-    allow = [f"{match} -j {path.admit}" for match in _in_sets(ALLOW, path, version)]
-    deny = [f"{match} -g {path.chain}-DENY" for match in _in_sets(DENY, path, version)]
-    members = [
-        f"{match} {member} -j {path.admit}"
-        for service in desired.services
-        for match in path.ports(service.ports)
-        for member in _in_sets(service.name, path, version)
-    ]
-    return [f"-A {path.chain} {rule}" for rule in failsafe + discovery + allow + deny + members]
+    protected = union(ports for service in desired.services for ports in service.ports)
+    return {
+        "failsafe": failsafe,
+        "allow": [f"-A {chain} {match} {targets['']}" for match in _in_sets(ALLOW, path, version)],
+        "deny": [f"-A {chain} {match} {targets['deny']}" for match in _in_sets(DENY, path, version)],
+        "sets": [
+            f"-A {chain} {match} {of_set[each.target]}"
+            for each in desired.posture.sets
+            if each.target in of_set
+            for match in _in_sets(each.name, path, version)
+        ],
+        "ports": [f"-A {chain} {match} -g {chain}-PORTS" for match in path.ports(protected)],
+        "members": [
+            f"-A {chain}-PORTS {match} {member} -j {path.admit}"
+            for service in desired.services
+            for match in path.ports(service.ports)
+            for member in _in_sets(service.name, path, version)
+        ],
+    }
 
 
-def _refuse(path: _Path, chain: str, protected: Sequence[Ports]) -> list[str]:
+def _ends(path: _Path, desired: Desired, version: int) -> dict[str, list[str]]:
+    """What becomes of the rest, and what is told of it."""
+    blocks = {
+        "refuse": _refuse(path, f"{path.chain}-PORTS"),
+        "denied_refuse": _refuse(path, f"{path.chain}-DENY"),
+        "dropped_refuse": _refuse(path, f"{path.chain}-DROP", silently=True),
+    }
+    if path.client == "src":
+        blocks["refused"] = [
+            rule
+            for service in desired.services
+            for match in path.ports(service.ports)
+            for rule in _tell(f"{path.chain}-PORTS {match}", REFUSED + short_name(service.name), desired)
+        ]
+        blocks["denied"] = _tell(f"{path.chain}-DENY", DENIED, desired)
+        blocks["dropped"] = _tell(f"{path.chain}-DROP", DENIED, desired)
+    if path.chain in ("RB-INPUT", "RB-OUTPUT"):
+        protected = union(ports for service in desired.services for ports in service.ports)
+        blocks["denied_ports"] = _refuse(path, f"{path.chain}-DENY", protected)
+        blocks["dropped_ports"] = _refuse(path, f"{path.chain}-DROP", protected, silently=True)
+    if path.chain == "RB-OUTPUT":
+        errors = _ICMP_ERRORS[version] + _DISCOVERY[version]
+        blocks["denied_errors"] = [f"-A RB-OUTPUT-DENY {match} -j RETURN" for match in errors]
+        blocks["dropped_errors"] = [f"-A RB-OUTPUT-DROP {match} -j RETURN" for match in errors]
+    return blocks
+
+
+def _refuse(path: _Path, chain: str, only: Iterable[Ports] | None = None, *, silently: bool = False) -> list[str]:
+    """Refuses packets to these ports (None: all that come there)."""
+    if path.refuse is None:
+        matches = [""] if only is None else path.ports(only)
+        return [f"-A {chain} {match} -j RETURN".replace("  ", " ") for match in matches]
+    tcp, other = ("DROP", "DROP") if silently else path.refuse
+    if only is None:
+        return [f"-A {chain} -j DROP"] if silently else [f"-A {chain} -p tcp -j {tcp}", f"-A {chain} -j {other}"]
+    verdicts = {Protocol.TCP: tcp, Protocol.UDP: other}
     return [
-        f"-A {chain} {match} -j {_RESET if protocol is Protocol.TCP else path.other}"
-        for protocol in Protocol
-        for match in path.ports([ports for ports in protected if ports.protocol is protocol])
+        f"-A {chain} {match} -j {verdict}"
+        for protocol, verdict in verdicts.items()
+        for match in path.ports([ports for ports in only if ports.protocol is protocol])
     ]
+
+
+def _tell(chain_and_match: str, what: str, desired: Desired) -> list[str]:
+    """Counts attempts to connect, and logs some of them."""
+    rules = [f"-A {chain_and_match} {_NEW} -m comment --comment {_quoted(what)}"]
+    log = desired.posture.log
+    if log is not None:
+        limit = f"-m limit --limit {log.per_second}/sec --limit-burst {2 * log.per_second}"
+        target = f"-j NFLOG --nflog-prefix {_quoted(LOG_PREFIX + what)} --nflog-group {log.group}"
+        rules.append(f"-A {chain_and_match} {_NEW} {limit} {target}")
+    return rules
+
+
+def _closed(desired: Desired, path: _Path, version: int) -> list[str]:
+    """What a closed host does with everything that is no service's: its own connections and openings go on."""
+    if not desired.posture.closed:
+        return []
+    passing = ["-m conntrack --ctstate RELATED", "-m conntrack --ctdir REPLY", *_LISTENERS[version]]
+    for opening in desired.posture.openings:
+        networks = [network for network in opening.networks if network.version == version]
+        sources = [_address(path, network) for network in networks] if opening.networks else [""]
+        matches = path.ports(opening.ports) if opening.ports else [""]
+        passing += [f"{source}{match}".strip() for source in sources for match in matches]
+    rules = [f"-A {path.chain} {match} -j RETURN".replace("  ", " ") for match in passing]
+    verdict = "RETURN" if path.refuse is None else "DROP"
+    return [*rules, *_tell(path.chain, CLOSED, desired), f"-A {path.chain} -j {verdict}"]
+
+
+def _address(path: _Path, network: Prefix) -> str:
+    """The match for a network, as iptables-save writes it."""
+    option = "-s" if path.client == "src" else "-d"
+    return f"{option} {network}{f'/{network.length}' if network.is_host else ''} " if network.length else ""
 
 
 def _in_sets(name: str, path: _Path, version: int) -> list[str]:
     return [f"-m set --match-set {set_name(Kind(version, hosts), name)} {path.client}" for hosts in (True, False)]
 
 
-def _by_port(end: str) -> Callable[[Sequence[Ports]], list[str]]:
-    def matches(ports: Sequence[Ports]) -> list[str]:
-        found = []
+def _by_port(end: str) -> Callable[[Iterable[Ports]], list[str]]:
+    def matches(ports: Iterable[Ports]) -> list[str]:
+        found, listed = [], list(ports)
         for protocol in Protocol:
-            for group in _groups([each for each in ports if each.protocol is protocol]):
+            for group in _groups([each for each in listed if each.protocol is protocol]):
                 several = f"-m multiport --{end}s" if len(group) > 1 else f"-m {protocol} --{end}"
                 found.append(f"-p {protocol} {several} {','.join(map(_numbers, group))}")
         return found
@@ -179,9 +221,10 @@ def _by_port(end: str) -> Callable[[Sequence[Ports]], list[str]]:
     return matches
 
 
-def _by_original_port(ports: Sequence[Ports]) -> list[str]:
+def _by_original_port(ports: Iterable[Ports]) -> list[str]:
     return [
-        f"-p {each.protocol} -m conntrack --ctproto {each.protocol} --ctorigdstport {_numbers(each)}" for each in ports
+        f"-p {each.protocol} -m conntrack --ctproto {_NUMBERS[each.protocol]} --ctorigdstport {_numbers(each)}"
+        for each in ports
     ]
 
 
@@ -201,3 +244,8 @@ def _groups(ports: Sequence[Ports]) -> list[list[Ports]]:
 
 def _numbers(ports: Ports) -> str:
     return str(ports.first) if ports.first == ports.last else f"{ports.first}:{ports.last}"
+
+
+def _quoted(text: str) -> str:
+    """As iptables-save writes it."""
+    return f'"{text}"' if any(not (each.isalnum() or each == "_") for each in text) else text

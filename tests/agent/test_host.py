@@ -3,10 +3,11 @@
 from collections.abc import Callable, Iterable
 
 import hypothesis.strategies as st
+import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from agent.desired import ALLOW, DENY, Desired, Failsafe
+from agent.desired import ALLOW, DENY, CustomSet, Desired, Failsafe, Posture, Target
 from agent.host import Host
 from radius_bridge.policy.expiry import NEVER
 from radius_bridge.policy.members import parse_prefix
@@ -29,9 +30,15 @@ ALICE = parse_prefix("10.0.0.1")
 class Site:
     """A host, and a Consul that answers it at once."""
 
-    def __init__(self, *services: Service, failsafe: tuple[Failsafe, ...] = ()) -> None:
+    def __init__(
+        self,
+        *services: Service,
+        failsafe: tuple[Failsafe, ...] = (),
+        posture: Posture = Posture(),  # noqa: B008 — it is immutable
+        scope: Scope = HERE,
+    ) -> None:
         self.view = View()
-        self.host = Host(KEYS, HERE, failsafe, self.view, NOW)
+        self.host = Host(KEYS, scope, failsafe, self.view, NOW, posture)
         self.now = NOW
         self.stored: dict[str, tuple[bytes, int]] = {}
         self.index = 1
@@ -230,6 +237,47 @@ def test_a_step_names_no_more_than_what_changed() -> None:
     assert site.told == {SSH.name: {"10.0.0.7", "10.0.0.8"}}
     assert site.host.count(SSH.name, NOW) == (199, 2000)
     assert site.host.count("unknown", NOW) == (0, None)
+
+
+@pytest.mark.parametrize(
+    ("scope", "isolated"),
+    [
+        (Scope("dc1", "web1"), {"10.1.0.0/16", "10.2.0.0/16", "10.9.0.0/16"}),
+        (Scope("dc1", "web2"), {"10.9.0.0/16"}),
+        (Scope("dc2", "web1"), set()),
+    ],
+)
+def test_a_segment_is_isolated_on_chosen_nodes_and_datacenters(scope: Scope, isolated: set[str]) -> None:
+    site = Site(SSH, scope=scope)
+    site.put(
+        **{
+            "$alias$/$guests$/10.1.0.0/16": -1,
+            "$alias$/$guests$/10.2.0.0/16": -1,
+            "$ipset$/dc1/web1/rules_deny/$guests$": -1,
+            "$ipset$/dc1/rules_deny/10.9.0.0/16": -1,
+        }
+    )
+    assert set(members(site.settle(), DENY)) == isolated
+
+
+def test_custom_sets_have_members_like_the_overrides_and_one_that_shuts_out_does_not_open() -> None:
+    sets = (CustomSet("partners", Target.ACCEPT), CustomSet("scanners", Target.DROP))
+    site = Site(SSH, posture=Posture(sets=sets))
+    site.put(
+        **{
+            "$alias$/$scanning$/10.0.0.5": 2000,
+            "$ipset$/scanners/$scanning$": -1,
+            "$ipset$/dc1/scanners/10.0.0.6": "nonsense",
+            "$ipset$/partners/10.0.0.7": "nonsense",
+            "$ipset$/dc1/web1/partners/10.0.0.8": 3000,
+            "$ipset$/unknown/10.0.0.9": -1,
+        }
+    )
+    desired = site.settle()
+    assert members(desired, "scanners") == {"10.0.0.5": 2000, "10.0.0.6": NEVER}
+    assert members(desired, "partners") == {"10.0.0.8": 3000}
+    assert desired.names == (ALLOW, DENY, "partners", "scanners", SSH.name)
+    assert set(desired.members) == set(desired.names)
 
 
 def test_the_failsafe_is_passed_on() -> None:

@@ -154,6 +154,25 @@ def test_a_login_ends_by_itself(site: Site, login: Login, version: int) -> None:
     assert let_in[-1] - began < 3 + AT_ONCE
 
 
+def test_an_agent_with_the_other_backend_takes_over_from_the_one_before(site: Site, login: Login) -> None:
+    login(ALICE)
+    login(BOB)
+    wait_open(site, ALICE, 4)
+    with connect(site.from_client, ALICE.address, (SERVER, SERVICE_PORT), every=0.02) as live:
+        for backend in ("nftables", "ipset"):
+            site.restart_agent(backend)
+            assert site.agent_status()["backend"] == backend
+            for version in (4, 6):
+                assert is_open(site, ALICE, version)
+                assert try_it(site, BOB, version).outcome is Outcome.REFUSED
+            assert backend == "ipset" or not live.ended
+            site.engineer("revoke", "alice", SERVICE)
+            wait_until(lambda: not is_open(site, ALICE, 6), "alice to be out", timeout=SOON)
+            site.engineer("grant", "alice", SERVICE)
+            wait_open(site, ALICE, 6)
+        assert live.ended  # by the first revoke, and by no change of the backend before it
+
+
 def test_a_login_ends_with_bridge_consul_and_agent_dead(site: Site, login: Login) -> None:
     """Keep this one last: it leaves the site without Consul's content."""
     began = time.monotonic()

@@ -282,6 +282,14 @@ node = "server"
 {consul}"""
         )
 
+    def restart_agent(self, backend: str) -> None:
+        """Ends the agent and starts it anew with this backend; its rules stay meanwhile."""
+        self.agent.kill()
+        path = self.directory / "agent.toml"
+        lines = [line for line in path.read_text().splitlines() if not line.startswith("backend = ")]
+        path.write_text("\n".join([f'backend = "{backend}"', *lines]))
+        self.start()
+
     def start(self) -> None:
         """Starts every part that does not run, and waits until all are ready.
 

@@ -1,6 +1,7 @@
 """Names, timeouts and differences of the kernel's sets."""
 
 import math
+from functools import reduce
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -14,13 +15,14 @@ from agent.dataplane.plan import (
     delta,
     delta_of,
     is_ours,
+    last_address,
     live,
+    ranges,
     set_name,
     size,
     timeout,
 )
-from agent.desired import DENY
-from radius_bridge.policy.expiry import NEVER
+from radius_bridge.policy.expiry import NEVER, latest
 from radius_bridge.policy.members import Prefix, parse_prefix
 
 NOW = 1_800_000_000.0
@@ -72,13 +74,13 @@ def test_a_kernel_without_ipv6_is_asked_for_no_ipv6() -> None:
 
 
 def test_a_timeout_is_what_is_left_in_whole_seconds_and_at_least_one() -> None:
-    assert timeout("ssh", NOW + 9.9, NOW) == (9, None)
-    assert timeout("ssh", NOW + 0.2, NOW) == (1, None)
-    assert timeout("ssh", NEVER, NOW) == (0, None)
+    assert timeout(NOW + 9.9, NOW, shuts_out=False) == (9, None)
+    assert timeout(NOW + 0.2, NOW, shuts_out=False) == (1, None)
+    assert timeout(NEVER, NOW, shuts_out=False) == (0, None)
 
 
 def test_a_grant_longer_than_the_kernel_can_hold_is_cut_and_renewed_in_time() -> None:
-    seconds, again = timeout("ssh", NOW + 10 * LONGEST_TIMEOUT, NOW)
+    seconds, again = timeout(NOW + 10 * LONGEST_TIMEOUT, NOW, shuts_out=False)
     assert seconds == LONGEST_TIMEOUT
     assert again is not None
     assert NOW < again < NOW + LONGEST_TIMEOUT
@@ -86,8 +88,8 @@ def test_a_grant_longer_than_the_kernel_can_hold_is_cut_and_renewed_in_time() ->
 
 def test_a_long_deny_is_permanent_until_the_kernel_can_hold_its_end() -> None:
     end = NOW + LONGEST_TIMEOUT + 500
-    assert timeout(DENY, end, NOW) == (0, NOW + 500)
-    assert timeout(DENY, end, NOW + 500) == (LONGEST_TIMEOUT, None)
+    assert timeout(end, NOW, shuts_out=True) == (0, NOW + 500)
+    assert timeout(end, NOW + 500, shuts_out=True) == (LONGEST_TIMEOUT, None)
 
 
 def test_small_differences_are_not_written_again() -> None:
@@ -134,3 +136,19 @@ def test_a_set_may_double_before_it_is_built_anew(need: int) -> None:
     assert made.maxelem >= max(65_536, 2 * need)
     assert math.log2(made.hashsize).is_integer()
     assert made.hashsize >= max(1024, need)
+
+
+small_networks = st.builds(
+    lambda number, length: Prefix(4, number >> 32 - length << 32 - length, length),
+    st.integers(0, 63).map(lambda number: number | 0xFFFFFFC0),
+    st.integers(24, 32),
+)
+
+
+@given(st.dictionaries(small_networks, ends))
+def test_each_address_of_a_range_has_the_latest_end_of_the_networks_around_it(networks: dict[Prefix, float]) -> None:
+    found = ranges(networks)
+    for address in range(0xFFFFFF00, 1 << 32):
+        around = [end for network, end in networks.items() if network.number <= address <= last_address(network)]
+        holding = [end for (first, last), end in found.items() if first <= address <= last]
+        assert holding == ([reduce(latest, around)] if around else [])

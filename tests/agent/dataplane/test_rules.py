@@ -1,7 +1,11 @@
 """The rules as text: the order is the policy."""
 
-from agent.dataplane.rules import CHAINS, render, union
-from agent.desired import Desired, Failsafe
+from dataclasses import replace
+
+import pytest
+
+from agent.dataplane.rules import CHAINS, render
+from agent.desired import CustomSet, Desired, Failsafe, Opening, Posture, RefusedLog, Target
 from radius_bridge.policy.members import parse_prefix
 from radius_bridge.policy.services import Ports, Protocol, Service, parse_ports
 
@@ -15,7 +19,7 @@ def _chain(rules: list[str], name: str) -> list[str]:
     return [rule.removeprefix(f"-A {name} ") for rule in rules if rule.startswith(f"-A {name} ")]
 
 
-def test_input_checks_failsafe_allow_deny_members_and_refuses_the_rest_of_protected_ports() -> None:
+def test_input_checks_failsafe_allow_deny_and_then_only_what_goes_to_protected_ports() -> None:
     assert _chain(render(DESIRED, 4), "RB-INPUT") == [
         "-i lo -j RETURN",
         "-s 10.9.0.0/16 -p tcp -m tcp --dport 22 -j ACCEPT",
@@ -23,28 +27,43 @@ def test_input_checks_failsafe_allow_deny_members_and_refuses_the_rest_of_protec
         "-m set --match-set rb4n.rules_allow src -j ACCEPT",
         "-m set --match-set rb4h.rules_deny src -g RB-INPUT-DENY",
         "-m set --match-set rb4n.rules_deny src -g RB-INPUT-DENY",
+        "-p tcp -m multiport --dports 22,53 -g RB-INPUT-PORTS",
+        "-p udp -m udp --dport 53 -g RB-INPUT-PORTS",
+    ]
+
+
+def test_members_are_let_in_to_protected_ports_and_everybody_else_is_counted_and_refused() -> None:
+    assert _chain(render(DESIRED, 4), "RB-INPUT-PORTS") == [
         "-p tcp -m tcp --dport 53 -m set --match-set rb4h.dns_udp_53 src -j ACCEPT",
         "-p tcp -m tcp --dport 53 -m set --match-set rb4n.dns_udp_53 src -j ACCEPT",
         "-p udp -m udp --dport 53 -m set --match-set rb4h.dns_udp_53 src -j ACCEPT",
         "-p udp -m udp --dport 53 -m set --match-set rb4n.dns_udp_53 src -j ACCEPT",
         "-p tcp -m tcp --dport 22 -m set --match-set rb4h.ssh_tcp_22 src -j ACCEPT",
         "-p tcp -m tcp --dport 22 -m set --match-set rb4n.ssh_tcp_22 src -j ACCEPT",
-        "-p tcp -m multiport --dports 22,53 -j REJECT --reject-with tcp-reset",
-        "-p udp -m udp --dport 53 -j REJECT --reject-with icmp-port-unreachable",
+        '-p tcp -m tcp --dport 53 -m conntrack --ctstate NEW -m comment --comment "refused:dns_udp_53"',
+        '-p udp -m udp --dport 53 -m conntrack --ctstate NEW -m comment --comment "refused:dns_udp_53"',
+        '-p tcp -m tcp --dport 22 -m conntrack --ctstate NEW -m comment --comment "refused:ssh_tcp_22"',
+        "-p tcp -j REJECT --reject-with tcp-reset",
+        "-j REJECT --reject-with icmp-port-unreachable",
     ]
 
 
 def test_output_checks_the_replies_and_lets_resets_pass() -> None:
-    assert _chain(render(DESIRED, 4), "RB-OUTPUT")[:3] == [
+    rules = render(DESIRED, 4)
+    assert _chain(rules, "RB-OUTPUT")[:3] == [
         "-o lo -j RETURN",
         "-p tcp -m tcp --tcp-flags FIN,SYN,RST,PSH,URG RST -j RETURN",
         "-d 10.9.0.0/16 -p tcp -m tcp --sport 22 -j RETURN",
     ]
-    assert _chain(render(DESIRED, 4), "RB-OUTPUT")[-4:] == [
+    assert _chain(rules, "RB-OUTPUT")[-2:] == [
+        "-p tcp -m multiport --sports 22,53 -g RB-OUTPUT-PORTS",
+        "-p udp -m udp --sport 53 -g RB-OUTPUT-PORTS",
+    ]
+    assert _chain(rules, "RB-OUTPUT-PORTS")[-4:] == [
         "-p tcp -m tcp --sport 22 -m set --match-set rb4h.ssh_tcp_22 dst -j RETURN",
         "-p tcp -m tcp --sport 22 -m set --match-set rb4n.ssh_tcp_22 dst -j RETURN",
-        "-p tcp -m multiport --sports 22,53 -j REJECT --reject-with tcp-reset",
-        "-p udp -m udp --sport 53 -j DROP",
+        "-p tcp -j REJECT --reject-with tcp-reset",
+        "-j DROP",
     ]
 
 
@@ -57,6 +76,7 @@ def test_ipv6_lets_neighbour_discovery_in_before_any_check_of_members() -> None:
 
 def test_a_denied_address_keeps_only_what_the_host_opened_itself() -> None:
     assert _chain(render(DESIRED, 4), "RB-INPUT-DENY") == [
+        "-m conntrack --ctstate NEW -m comment --comment denied",
         "-p tcp -m multiport --dports 22,53 -j REJECT --reject-with tcp-reset",
         "-p udp -m udp --dport 53 -j REJECT --reject-with icmp-port-unreachable",
         "-m conntrack --ctdir REPLY -j RETURN",
@@ -66,21 +86,81 @@ def test_a_denied_address_keeps_only_what_the_host_opened_itself() -> None:
 
 
 def test_forward_concerns_published_ports_only_and_asks_for_the_original_port() -> None:
-    rules = _chain(render(DESIRED, 4), "RB-FORWARD")
-    assert rules[:2] == ["-m conntrack ! --ctstate DNAT -j RETURN", "-m conntrack --ctdir REPLY -g RB-REPLY"]
-    assert rules[-3:] == [
-        "-p tcp -m conntrack --ctproto tcp --ctorigdstport 22 -j REJECT --reject-with tcp-reset",
-        "-p tcp -m conntrack --ctproto tcp --ctorigdstport 53 -j REJECT --reject-with tcp-reset",
-        "-p udp -m conntrack --ctproto udp --ctorigdstport 53 -j REJECT --reject-with icmp-port-unreachable",
+    rules = render(DESIRED, 4)
+    assert _chain(rules, "RB-FORWARD")[:2] == [
+        "-m conntrack ! --ctstate DNAT -j RETURN",
+        "-m conntrack --ctdir REPLY -g RB-REPLY",
     ]
-    assert _chain(render(DESIRED, 4), "RB-REPLY")[-1] == (
-        "-p udp -m conntrack --ctproto udp --ctorigdstport 53 -j DROP"
-    )
+    assert _chain(rules, "RB-FORWARD")[-3:] == [
+        "-p tcp -m conntrack --ctproto 6 --ctorigdstport 22 -g RB-FORWARD-PORTS",
+        "-p tcp -m conntrack --ctproto 6 --ctorigdstport 53 -g RB-FORWARD-PORTS",
+        "-p udp -m conntrack --ctproto 17 --ctorigdstport 53 -g RB-FORWARD-PORTS",
+    ]
+    assert _chain(rules, "RB-REPLY-PORTS")[-2:] == ["-p tcp -j REJECT --reject-with tcp-reset", "-j DROP"]
 
 
 def test_a_host_without_services_refuses_nobody_but_the_denied() -> None:
     rules = render(Desired((), {}), 4)
-    assert not [rule for rule in rules if ("REJECT" in rule or "DROP" in rule) and "-DENY" not in rule]
+    assert not [rule for rule in rules if "-PORTS" in rule.split(" ", 2)[2]]
+    assert not [
+        rule
+        for rule in rules
+        if ("REJECT" in rule or "DROP" in rule.split(" -j ")[-1])
+        and not rule.split(" ")[1].endswith(("-DENY", "-DROP", "-PORTS"))
+    ]
+
+
+POSTURE = Posture(
+    sets=(
+        CustomSet("partners", Target.ACCEPT),
+        CustomSet("scanners", Target.DROP),
+        CustomSet("segments", Target.REJECT),
+        CustomSet("others", Target.NONE),
+    ),
+    closed=True,
+    openings=(Opening((parse_prefix("10.0.0.0/8"),), ()), Opening((), (parse_ports("123/udp"),))),
+    log=RefusedLog(7, 10),
+)
+
+
+def test_custom_sets_come_after_the_overrides_and_one_without_a_target_has_no_rule() -> None:
+    rules = _chain(render(Desired((), {}, (), POSTURE), 4), "RB-INPUT")
+    assert [rule.split("rb4h.")[1] for rule in rules if "rb4h." in rule] == [
+        "rules_allow src -j ACCEPT",
+        "rules_deny src -g RB-INPUT-DENY",
+        "partners src -j ACCEPT",
+        "scanners src -g RB-INPUT-DROP",
+        "segments src -g RB-INPUT-DENY",
+    ]
+
+
+def test_a_closed_host_keeps_its_own_connections_and_its_openings() -> None:
+    assert _chain(render(Desired((), {}, (), POSTURE), 4), "RB-INPUT")[-7:] == [
+        "-m conntrack --ctstate RELATED -j RETURN",
+        "-m conntrack --ctdir REPLY -j RETURN",
+        "-s 10.0.0.0/8 -j RETURN",
+        "-p udp -m udp --dport 123 -j RETURN",
+        "-m conntrack --ctstate NEW -m comment --comment closed",
+        "-m conntrack --ctstate NEW -m limit --limit 10/sec --limit-burst 20"
+        ' -j NFLOG --nflog-prefix "rb:closed" --nflog-group 7',
+        "-j DROP",
+    ]
+
+
+def test_refused_attempts_are_logged_with_the_services_name() -> None:
+    rules = _chain(render(Desired((SSH,), {}, (), POSTURE), 4), "RB-INPUT-PORTS")
+    assert rules[3] == (
+        "-p tcp -m tcp --dport 22 -m conntrack --ctstate NEW -m limit --limit 10/sec --limit-burst 20"
+        ' -j NFLOG --nflog-prefix "rb:refused:ssh_tcp_22" --nflog-group 7'
+    )
+
+
+@pytest.mark.parametrize("version", [4, 6])
+def test_who_only_observes_refuses_nobody_and_accepts_for_no_other_rule(version: int) -> None:
+    posture = replace(POSTURE, observe=True)
+    rules = render(Desired((DNS, SSH), {}, (FAILSAFE,), posture), version)
+    targets = {rule.split(f" -{flag} ")[1].split(" ")[0] for rule in rules for flag in "jg" if f" -{flag} " in rule}
+    assert {target for target in targets if not target.startswith("RB-")} == {"RETURN", "NFLOG"}
 
 
 def test_every_rule_is_in_a_chain_of_ours() -> None:
@@ -90,11 +170,6 @@ def test_every_rule_is_in_a_chain_of_ours() -> None:
 def test_multiport_takes_fifteen_and_a_range_counts_twice() -> None:
     ports = tuple(Ports(Protocol.TCP, first, first + 1) for first in range(100, 200, 10))
     rules = _chain(render(Desired((Service("many_tcp_100", ports),), {}), 4), "RB-INPUT")
-    lists = [rule.split("--dports ")[1].split(" ")[0].split(",") for rule in rules if "REJECT" in rule]
+    lists = [rule.split("--dports ")[1].split(" ")[0].split(",") for rule in rules if "-PORTS" in rule]
     assert [len(each) for each in lists] == [7, 3]
     assert [port for each in lists for port in each] == [f"{each.first}:{each.last}" for each in ports]
-
-
-def test_the_union_of_ports_has_no_overlaps() -> None:
-    texts = ("80", "8000:8100", "8050:8200", "81", "53/udp", "80")
-    assert [str(ports) for ports in union(map(parse_ports, texts))] == ["80:81/tcp", "8000:8200/tcp", "53/udp"]

@@ -3,10 +3,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.dataplane.backends import BACKENDS
 from tests.e2e.dataplane.host import Host
-
-# The kernel tells which of the two it has; iptables-nft is on every host the agent is made for.
-BACKENDS = ["nft", *(["legacy"] if Path("/proc/net/ip_tables_names").exists() else [])]
 
 
 @pytest.fixture(params=BACKENDS)

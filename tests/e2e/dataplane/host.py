@@ -6,11 +6,18 @@ import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Self
 
-from agent.dataplane.ipset import Change, IpsetDataplane
-from agent.desired import ALLOW, DENY, Desired, Failsafe
+from agent.dataplane import choose
+from agent.dataplane.base import Dataplane
+from agent.dataplane.change import Change
+from agent.dataplane.ipset import IpsetDataplane
+from agent.dataplane.nft_rules import TABLE
+from agent.dataplane.nftables import NftablesDataplane
+from agent.dataplane.template import RuleTemplate
+from agent.desired import ALLOW, DENY, Desired, Failsafe, Posture
 from radius_bridge.policy.expiry import NEVER
 from radius_bridge.policy.members import Prefix, parse_prefix
 from radius_bridge.policy.services import Service, parse_ports
@@ -31,11 +38,14 @@ class Host:
     """The dataplane on `server`, with `client` (alice, bob) on one side and `container` on the other."""
 
     def __init__(self, directory: Path, backend: str) -> None:
+        """`backend` is `nftables`, or which iptables the ipset backend uses: `nft` or `legacy`."""
         self.client, self.server, self.container = (unique("rbe2e", part) for part in ("client", "server", "inner"))
         self.backend = backend
+        self.flavour = "legacy" if backend == "legacy" else "nft"
         self._directory = directory
         self._stack = ExitStack()
         self._agent = ExitStack()
+        self.desired = Desired((), {ALLOW: {}, DENY: {}})
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -63,10 +73,12 @@ class Host:
         failsafe: tuple[str, ...] = (),
         services: tuple[Service, ...] = (SERVICE,),
         now: float | None = None,
+        posture: Posture = Posture(),  # noqa: B008 — it is immutable
+        sets: Mapping[str, Members] | None = None,
     ) -> Change:
-        """Applies a policy in which every service has `members`."""
+        """Applies a policy in which every service has `members`, and custom sets theirs."""
         now = time.time() if now is None else now
-        lists = {service.name: members for service in services} | {ALLOW: allow, DENY: deny}
+        lists = {service.name: members for service in services} | {ALLOW: allow, DENY: deny} | dict(sets or {})
         desired = Desired(
             services,
             {
@@ -76,6 +88,7 @@ class Host:
                 for name, entries in lists.items()
             },
             tuple(Failsafe((parse_prefix(network),), SERVICE.ports) for network in failsafe),
+            posture,
         )
         return self.apply(desired, now)
 
@@ -84,32 +97,76 @@ class Host:
     ) -> Change:
         """Applies `desired` in the server's namespace."""
         at = time.time() if now is None else now
+        self.desired = desired
         return self.server.call(lambda: asyncio.run(self.dataplane.apply(desired, at, changed)))
+
+    def differences(self, now: float | None = None) -> list[str]:
+        """Where the kernel is not as it was last told to be."""
+        at = time.time() if now is None else now
+        return [str(each) for each in self.server.call(lambda: asyncio.run(self.dataplane.compare(self.desired, at)))]
 
     def uninstall(self) -> None:
         """Removes what is ours from the server."""
         self.server.call(lambda: asyncio.run(self.dataplane.uninstall()))
 
+    def uninstall_all(self) -> None:
+        """Removes what is ours of every backend, with no agent running."""
+        self.server.call(lambda: asyncio.run(choose.uninstall(self._directory / "lock")))
+
+    def switch(self, backend: str) -> None:
+        """A new agent with another backend; it has not programmed anything yet."""
+        self.stop_agent()
+        self.backend, self.flavour = backend, "legacy" if backend == "legacy" else "nft"
+        name = "nftables" if backend == "nftables" else "ipset"
+        self.dataplane = choose.dataplane(name, self._directory / "lock", {}, "" if name == "nftables" else backend)
+        self.server.call(lambda: self._agent.enter_context(self.dataplane))
+
+    def traces(self) -> list[str]:
+        """Of which backends there is anything in the kernel."""
+        saved = {flavour: self.server.run(f"iptables-{flavour}-save").stdout for flavour in ("nft", "legacy")}
+        sets = "rb4h." in self.server.run("ipset", "list", "-n").stdout
+        found = [flavour for flavour, text in saved.items() if "RB-" in text]
+        assert bool(found) == sets
+        return found + (["nftables"] if TABLE in self.server.run("nft", "list", "tables").stdout else [])
+
     def stop_agent(self) -> None:
         """From here on nobody helps the kernel."""
         self._agent.close()
 
-    def restart_agent(self) -> None:
+    def restart_agent(self, template: RuleTemplate | None = None) -> None:
         """A new agent, which knows nothing of what the one before it did."""
         self.stop_agent()
-        self._start_agent()
+        self._start_agent(template)
 
-    def sets(self) -> dict[str, int]:
+    def sets(self) -> Mapping[str, int]:
         """Our sets with the number of entries."""
         return self.server.call(lambda: asyncio.run(self.dataplane.summary()))
 
     def saved(self) -> str:
-        """The rules of IPv4 as the kernel has them."""
-        return self.server.run(f"iptables-{self.backend}-save", "-t", "filter").stdout
+        """The rules of IPv4 as the kernel has them, without counters."""
+        if self.backend == "nftables":
+            return self.server.run("nft", "-s", "-t", "list", "ruleset").stdout
+        return self.server.run(f"iptables-{self.flavour}-save", "-t", "filter").stdout
+
+    def own_rules(self) -> list[str]:
+        """All rules of ours, in order."""
+        return list(self.server.call(lambda: asyncio.run(self.dataplane.listing())).rules)
+
+    def members(self, set_name: str) -> dict[str, float]:
+        """What a set of ours holds: seconds left, infinity if permanent."""
+        found = self.server.call(lambda: asyncio.run(self.dataplane.listing())).members[set_name]
+        return {str(IPv4Address(first)): left for (first, _), left in found.items()}
+
+    def flush(self, way: str) -> None:
+        """Empties one of our chains by hand: INPUT, OUTPUT, FORWARD."""
+        if self.backend == "nftables":
+            self.server.run("nft", "flush", "chain", "inet", TABLE, way.lower())
+        else:
+            self.iptables("-F", f"RB-{way}")
 
     def iptables(self, *argv: str) -> None:
         """Changes IPv4 rules by hand."""
-        self.server.run(f"iptables-{self.backend}", *argv)
+        self.server.run(f"iptables-{self.flavour}", *argv)
 
     def listen(self, port: int = PORT, family: int = socket.AF_INET, where: Namespace | None = None) -> Listener:
         """A TCP service on the server, or `where`, until the test ends."""
@@ -125,9 +182,16 @@ class Host:
         client = connect(tcp(self.client), source, (to, port), every=every[0])
         return client, listener.accept(every=every[1])
 
-    def _start_agent(self) -> None:
-        self.dataplane = IpsetDataplane(self._directory / "lock", self.backend)
+    def _start_agent(self, template: RuleTemplate | None = None) -> None:
+        self.dataplane = make(self._directory / "lock", self.backend, template)
         self.server.call(lambda: self._agent.enter_context(self.dataplane))
+
+
+def make(lock: Path, backend: str, template: RuleTemplate | None = None) -> Dataplane:
+    """The dataplane of a backend, as Host calls it."""
+    if backend == "nftables":
+        return NftablesDataplane(lock, template)
+    return IpsetDataplane(lock, backend, template)
 
 
 def tcp(namespace: Namespace) -> MakeSocket:

@@ -5,12 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from agent.dataplane.ipset import CHECK_SECONDS, DataplaneError, IpsetDataplane
+from agent.dataplane.base import CHECK_SECONDS
+from agent.dataplane.errors import DataplaneError
 from agent.dataplane.plan import LONGEST_TIMEOUT
+from agent.dataplane.rules import CHAINS
 from agent.desired import ALLOW, DENY, Desired
+from radius_bridge.policy.expiry import NEVER
 from radius_bridge.policy.members import Prefix, parse_prefix
 from radius_bridge.policy.services import Service, parse_ports
-from tests.e2e.dataplane.host import ALICE, BOB, SERVER, SERVICE, Host, reach
+from tests.e2e.dataplane.backends import BACKENDS
+from tests.e2e.dataplane.host import ALICE, BOB, SERVER, SERVICE, Host, make, reach
 from tests.lab.processes import wait_until
 
 pytestmark = pytest.mark.e2e
@@ -27,11 +31,16 @@ def _many(count: int, first: int = _FIRST) -> Desired:
     return Desired((SERVICE,), {SERVICE.name: members, ALLOW: {}, DENY: {}})
 
 
-def _foreign(host: Host) -> tuple[str, str]:
+def _foreign(host: Host) -> tuple[str, ...]:
     """All rules and sets that are not ours."""
-    rules = [line for line in host.saved().splitlines() if "RB-" not in line and not line.startswith("#")]
+    saved = host.server.run(f"iptables-{host.flavour}-save", "-t", "filter").stdout.splitlines()
+    rules = [line for line in saved if not {*line.lstrip(":").split(" ")} & {*CHAINS} and not line.startswith("#")]
     sets = host.server.run("ipset", "save").stdout.splitlines()
-    return "\n".join(rules), "\n".join(line for line in sets if not line.split()[1].startswith("rb"))
+    table = host.server.run("nft", "list", "table", "inet", "theirs").stdout
+    return (*rules, *(line for line in sets if not line.split()[1].startswith("rb")), table)
+
+
+IPSET_ONLY = pytest.mark.parametrize("host", [backend for backend in BACKENDS if backend != "nftables"], indirect=True)
 
 
 def test_what_is_not_ours_stays_as_it_was_and_uninstall_removes_the_rest(host: Host) -> None:
@@ -41,6 +50,7 @@ def test_what_is_not_ours_stays_as_it_was_and_uninstall_removes_the_rest(host: H
     host.iptables("-P", "FORWARD", "DROP")
     host.server.run("ipset", "create", "blocklist", "hash:ip")
     host.server.run("ipset", "add", "blocklist", "203.0.113.9")
+    host.server.run("nft", "add table inet theirs; add set inet theirs rb4h.x { type ipv4_addr; }")
     before, untouched = host.saved(), _foreign(host)
     host.enforce({ALICE: 60, "192.0.2.0/24": 60})
     host.enforce(services=())
@@ -57,16 +67,15 @@ def test_what_is_not_ours_stays_as_it_was_and_uninstall_removes_the_rest(host: H
 
 def test_repeating_changes_nothing(host: Host) -> None:
     assert host.enforce({ALICE: 60}, now=1000.0)
-    rules = host.saved()
+    rules = host.own_rules()
     assert not host.enforce({ALICE: 60}, now=1000.0)
     host.restart_agent()
     host.enforce({ALICE: 60}, now=1000.0)
-    assert [line for line in host.saved().splitlines() if line[:1] == "-"] == [
-        line for line in rules.splitlines() if line[:1] == "-"
-    ]
+    assert host.own_rules() == rules
     assert host.sets()[HOSTS4] == 1
 
 
+@IPSET_ONLY
 def test_a_jump_that_was_displaced_or_deleted_goes_back_to_the_head(host: Host) -> None:
     now = time.time()
     host.enforce(now=now)
@@ -83,6 +92,18 @@ def test_a_jump_that_was_displaced_or_deleted_goes_back_to_the_head(host: Host) 
     assert [line for line in lines if line.startswith("-A RB-FORWARD ")]
 
 
+def test_rules_that_were_changed_by_hand_are_put_back(host: Host) -> None:
+    now = time.time()
+    host.enforce({ALICE: NEVER}, now=now)
+    host.flush("INPUT")
+    host.flush("OUTPUT")
+    assert host.differences()[0].startswith("rules: missing")
+    later = host.dataplane.next_refresh(now + 1)
+    assert host.enforce({ALICE: NEVER}, now=later).rules
+    assert host.differences() == []
+
+
+@IPSET_ONLY
 def test_a_set_grows_beyond_what_it_was_made_for(host: Host) -> None:
     host.enforce({ALICE: 60})
     host.listen()
@@ -109,9 +130,9 @@ def test_only_what_changed_is_looked_at_if_that_is_known(host: Host) -> None:
     # What the kernel cannot hold to its end is renewed, and the rules are looked at, though nothing changed.
     members[new] = now + 3 * LONGEST_TIMEOUT
     assert host.apply(desired, now, {SERVICE.name: {new}}).added == 1
-    host.iptables("-F", "RB-INPUT")
+    host.flush("INPUT")
     later = host.apply(desired, now + LONGEST_TIMEOUT, {})
-    assert (later.added, later.rules) == (1, [4])
+    assert (later.added, later.rules) == ((0, [4, 6]) if host.backend == "nftables" else (1, [4]))
 
 
 def test_members_stay_connected_while_sets_are_swapped(host: Host) -> None:
@@ -127,6 +148,7 @@ def test_members_stay_connected_while_sets_are_swapped(host: Host) -> None:
         assert not server.ended
 
 
+@IPSET_ONLY
 def test_what_an_interrupted_build_left_behind_is_swept(host: Host) -> None:
     host.enforce({ALICE: 60})
     host.server.run("ipset", "create", f"{HOSTS4}~", "hash:ip", "timeout", "0")
@@ -139,25 +161,25 @@ def test_what_an_interrupted_build_left_behind_is_swept(host: Host) -> None:
 def test_a_service_that_is_gone_takes_its_rules_and_sets_with_it(host: Host) -> None:
     other = Service("web_tcp_80", (parse_ports("80"),))
     host.enforce({ALICE: 60}, services=(SERVICE, other))
-    assert "rb4h.web_tcp_80" in host.saved()
+    assert [rule for rule in host.own_rules() if "rb4h.web_tcp_80" in rule]
     host.enforce({ALICE: 60})
-    assert "web_tcp_80" not in host.saved()
+    assert not [rule for rule in host.own_rules() if "web_tcp_80" in rule]
     assert not [name for name in host.sets() if "web_tcp_80" in name]
 
 
+@IPSET_ONLY
 def test_an_address_that_no_set_can_hold_does_not_keep_others_out(host: Host) -> None:
     change = host.enforce({"0.0.0.0": 60, ALICE: 60, BOB: 60})
     assert change.refused == [f"{SERVICE.name} 0.0.0.0: a hash set cannot hold this address"]
     assert host.sets()[HOSTS4] == 2
 
 
+@IPSET_ONLY
 def test_after_an_error_the_set_is_built_anew(host: Host) -> None:
     now = time.time()
     host.enforce({ALICE: 60}, now=now)
-    host.iptables("-F", "RB-INPUT")
-    host.iptables("-F", "RB-OUTPUT")
-    host.iptables("-F", "RB-FORWARD")
-    host.iptables("-F", "RB-REPLY")
+    for chain in CHAINS:
+        host.iptables("-F", chain)
     wait_until(
         lambda: host.server.run("ipset", "destroy", HOSTS4, check=False).returncode == 0, "the set to be destroyed"
     )
@@ -168,6 +190,7 @@ def test_after_an_error_the_set_is_built_anew(host: Host) -> None:
     assert host.enforce({ALICE: 60, BOB: 60}, now=now + CHECK_SECONDS).rules == [4]
 
 
+@IPSET_ONLY
 def test_long_grants_are_renewed_and_long_denies_are_permanent(host: Host) -> None:
     now = time.time()
     far = 3.0 * LONGEST_TIMEOUT
@@ -184,11 +207,11 @@ def test_long_grants_are_renewed_and_long_denies_are_permanent(host: Host) -> No
 
 
 def test_there_is_one_writer_at_a_time(host: Host, tmp_path: Path) -> None:
-    second = IpsetDataplane(tmp_path / "lock", host.backend)
-    with pytest.raises(DataplaneError, match="another agent is at work"):
-        second.__enter__()
+    for backend in BACKENDS:
+        with pytest.raises(DataplaneError, match="another agent is at work"):
+            make(tmp_path / "lock", backend).__enter__()
 
 
 def test_a_service_cannot_be_called_like_an_override(host: Host) -> None:
-    with pytest.raises(DataplaneError, match="an override has this name"):
+    with pytest.raises(DataplaneError, match="has this name"):
         host.enforce(services=(Service(ALLOW, (parse_ports("22"),)),))

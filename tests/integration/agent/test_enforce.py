@@ -42,6 +42,9 @@ END = b"%d" % (time.time() + 3600)
 class Kernel:
     """A dataplane that notes what it was told."""
 
+    name = "noted"
+    refused: Mapping[str, int] = {}
+
     def __init__(self) -> None:
         self.members: dict[str, set[str]] = {}
         self.history: list[set[str]] = []
@@ -60,6 +63,10 @@ class Kernel:
         before, self.members = self.members, {name: set(map(str, each)) for name, each in desired.members.items()}
         self.history.append(self.members.get(SSH, set()))
         return Programmed(added=int(before != self.members))
+
+    def alarms(self) -> list[str]:
+        """None."""
+        return []
 
     def next_refresh(self, now: float) -> float:
         """As the real one looks at its rules."""

@@ -1,0 +1,102 @@
+"""Which backend works on this host. When another one was here before, the new one stands before the old one goes."""
+
+import asyncio
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+from agent.dataplane import nft_rules, rules
+from agent.dataplane.base import Dataplane, Leftovers, Lock, Remover, call
+from agent.dataplane.errors import DataplaneError
+from agent.dataplane.ipset import IpsetDataplane
+from agent.dataplane.iptables import Iptables
+from agent.dataplane.nft import Nft
+from agent.dataplane.nftables import NftablesDataplane
+from agent.dataplane.sets import open_sets
+from agent.dataplane.template import RuleTemplate, site_template
+
+TEMPLATES = {"ipset": rules.TEMPLATE, "nftables": nft_rules.TEMPLATE}
+"""By backend: what its built-in template is called."""
+
+_FLAVOURS = ("nft", "legacy")
+_FAMILIES = {4: ("iptables", "ip_tables_names"), 6: ("ip6tables", "ip6_tables_names")}
+
+
+def choose(backend: str) -> str:
+    """The backend for `auto`: ipset if the host has iptables, else nftables; any other is taken as it is.
+
+    Raises DataplaneError if the host has neither.
+    """
+    if backend != "auto":
+        return backend
+    for program, found in (("iptables-restore", "ipset"), ("nft", "nftables")):
+        if shutil.which(program):
+            return found
+    raise DataplaneError("neither iptables-restore nor nft is on PATH: install the package iptables or nftables")
+
+
+def dataplane(backend: str, lock: Path, templates: Mapping[str, RuleTemplate], iptables: str = "") -> Dataplane:
+    """The dataplane of a backend (`auto`, `ipset`, `nftables`), which removes what others left once it stands itself.
+
+    `templates` are a site's own, by backend; `iptables` is as for IpsetDataplane. Raises DataplaneError.
+    """
+    name = choose(backend)
+    if name == "nftables":
+        leftovers = Leftovers([*(_chains(flavour) for flavour in _FLAVOURS), _sets])
+        return NftablesDataplane(lock, templates.get(name), leftovers)
+    return IpsetDataplane(lock, iptables, templates.get(name), Leftovers([_table, _other_flavour(iptables)]))
+
+
+def site_templates(paths: Mapping[Literal["ipset", "nftables"], Path]) -> dict[str, RuleTemplate]:
+    """A site's templates by backend. Raises TemplateError."""
+    return {backend: site_template(path, TEMPLATES[backend]) for backend, path in paths.items()}
+
+
+async def uninstall(lock: Path) -> None:
+    """Removes what any backend has programmed, and nothing else. Raises DataplaneError."""
+    held = Lock(lock)
+    held.take()
+    try:
+        await Leftovers([_table, *(_chains(flavour) for flavour in _FLAVOURS), _sets]).remove()
+    finally:
+        held.release()
+
+
+async def _table() -> None:
+    """Removes our table of nftables."""
+    if shutil.which("nft") and (await Nft().read()).objects:
+        await Nft().uninstall()
+
+
+def _chains(flavour: str) -> Remover:
+    """Removes our chains of one kind of iptables."""
+
+    async def remove() -> None:
+        for version, (program, names) in _FAMILIES.items():
+            # Asking iptables-legacy would load its modules into the kernel: only if it is in use.
+            tables = Path("/proc/thread-self/net", names)
+            is_used = flavour == "nft" or (tables.exists() and "filter" in tables.read_text().split())
+            if is_used and shutil.which(f"{program}-{flavour}-save"):
+                await Iptables(version, flavour).uninstall()
+
+    return remove
+
+
+def _other_flavour(used: str) -> Remover:
+    """Removes our chains of the kind of iptables that is not `used` (empty: what the host uses)."""
+
+    async def remove() -> None:
+        mine = used
+        if not mine:
+            mine = "nft" if "nf_tables" in await call(("iptables", "--version"), "", 20.0, "iptables") else "legacy"
+        await asyncio.gather(*(_chains(flavour)() for flavour in _FLAVOURS if flavour != mine))
+
+    return remove
+
+
+async def _sets() -> None:
+    """Destroys our sets of ipset."""
+    async with open_sets() as sets:
+        for name in await sets.entries():
+            await sets.destroy(name)

@@ -1,0 +1,163 @@
+"""The content of our nftables sets: what they hold as far as we programmed it, and how it becomes what is wanted.
+
+The kernel knows the end of every element to the millisecond and for centuries: nothing must be renewed.
+"""
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from agent.dataplane.change import Change
+from agent.dataplane.errors import DataplaneError
+from agent.dataplane.nft_netlink import Do, Element, ElementSocket, Form, Step, milliseconds
+from agent.dataplane.plan import KINDS, Delta, Kind, Range, Wanted, delta, delta_of, kind_of, live, ranges, set_name
+from radius_bridge.policy.members import Prefix
+
+_MANY = 2_000
+"""Up to so many members, or a third of the set, are sent as a delta; for more, the set is emptied and filled in one
+transaction."""
+
+FORMS = {kind: Form(4 if kind.version == 4 else 16, kind.hosts) for kind in KINDS}
+
+_SECOND = 1.0
+
+
+@dataclass(slots=True)
+class _Held:
+    """What the four sets of a service, override or custom set hold, as far as we programmed it."""
+
+    entries: dict[Prefix, float] = field(default_factory=dict)
+    ranges: dict[Kind, dict[Range, float]] = field(default_factory=dict)
+    """What stands for the networks among them, cut so that they do not overlap."""
+
+
+class NftContents:
+    """The sets' content; what is not known of it (at start, after an error) is replaced in one transaction."""
+
+    def __init__(self, elements: ElementSocket) -> None:
+        self._socket = elements
+        self._held: dict[str, _Held] = {}
+
+    async def program(
+        self,
+        change: Change,
+        wanted: Mapping[str, Wanted],
+        changed: Mapping[str, Collection[Prefix]] | None,
+        now: float,
+    ) -> list[str]:
+        """Makes the sets hold what is wanted at `now`, by name; others are no longer known. Gives what failed.
+
+        `changed` is as in `Dataplane.apply`.
+        """
+        failures: list[str] = []
+        for name in self._held.keys() - wanted.keys():
+            del self._held[name]
+        deltas: dict[str, Delta] = {}
+        for name, entries in wanted.items():
+            only = None if changed is None else changed.get(name, ())
+            small = self._small_change(name, entries, only, now)
+            if small is None:
+                failures += await self._rebuild(change, name, entries, now)
+            elif small:
+                deltas[name] = small
+        # All in one transaction: who moves from one grant or network to another is not cut off in between.
+        steps = [step for name, small in deltas.items() for step in self._steps(name, small, now)]
+        for small in deltas.values():
+            change.added += len(small.add)
+            change.deleted += len(small.delete)
+        return failures + await self._commit(steps, deltas)
+
+    def entries(self) -> int:
+        """How many members the sets stand for, as far as we programmed them."""
+        return sum(len(held.entries) for held in self._held.values())
+
+    def forget(self, sets: Collection[str] | None = None) -> None:
+        """Nothing is known of these sets any more (None: of all)."""
+        for name in list(self._held):
+            if sets is None or any(set_name(kind, name) in sets for kind in KINDS):
+                del self._held[name]
+
+    async def _commit(self, steps: Sequence[Step], names: Iterable[str]) -> list[str]:
+        """Does these steps; if that does not end well, the content of the sets of `names` is not known any more."""
+        done = False
+        try:
+            await self._socket.commit(steps)
+            done = True
+        except DataplaneError as error:
+            return [str(error)]
+        finally:
+            if not done:
+                for name in names:
+                    self._held.pop(name, None)
+        return []
+
+    def _small_change(self, name: str, wanted: Wanted, only: Iterable[Prefix] | None, now: float) -> Delta | None:
+        """What to send to bring the sets of `name` up to date; None if they are better filled anew."""
+        held = self._held.get(name)
+        if held is None:
+            return None
+        if only is None:
+            change = delta(held.entries, wanted.entries(), now)
+        else:
+            change = delta_of(held.entries, wanted, only, now)
+        return None if len(change) > max(_MANY, len(wanted) // 3) else change
+
+    async def _rebuild(self, change: Change, name: str, wanted: Wanted, now: float) -> list[str]:
+        """Empties the sets and fills them, in one transaction: packets see the old content or the new."""
+        fresh = live(wanted.entries(), now)
+        held = self._held[name] = _Held(dict(fresh))
+        steps = []
+        for kind in KINDS:
+            ours = {prefix: end for prefix, end in fresh.items() if kind_of(prefix) is kind}
+            kernel_name, form = set_name(kind, name), FORMS[kind]
+            if kind.hosts:
+                elements = _hosts(ours, now)
+            else:
+                held.ranges[kind] = ranges(ours)
+                elements = _ranged(held.ranges[kind], now)
+            steps += [Step(Do.DELETE, kernel_name, form, None), Step(Do.ADD, kernel_name, form, elements)]
+        failures = await self._commit(steps, [name])
+        if not failures:
+            change.rebuilt.append(name)
+            change.added += len(fresh)
+        return failures
+
+    def _steps(self, name: str, change: Delta, now: float) -> list[Step]:
+        """What sends this change; `held` is what it will be."""
+        held = self._held[name]
+        held.entries.update(change.add)
+        for prefix in change.delete:
+            del held.entries[prefix]
+        steps: list[Step] = []
+        for kind in KINDS:
+            add = {prefix: end for prefix, end in change.add.items() if kind_of(prefix) is kind}
+            gone = [prefix for prefix in change.delete if kind_of(prefix) is kind]
+            if not (add or gone):
+                continue
+            if kind.hosts:
+                new = _hosts(add, now)
+                old = [*new, *(((prefix.number, prefix.number), 1000) for prefix in gone)]
+            else:
+                before = held.ranges[kind]
+                after = ranges(live({each: end for each, end in held.entries.items() if kind_of(each) is kind}, now))
+                held.ranges[kind] = after
+                old = [(each, 1000) for each, end in before.items() if not _is_same(after.get(each), end)]
+                new = _ranged({each: end for each, end in after.items() if not _is_same(before.get(each), end)}, now)
+            # An element's end can only be changed by deleting it, and only what is there can be deleted: so it is
+            # added first, in case that its time has just run out.
+            steps += [
+                Step(do, set_name(kind, name), FORMS[kind], elements)
+                for do, elements in ((Do.ADD, old), (Do.DELETE, old), (Do.ADD, new))
+            ]
+        return steps
+
+
+def _is_same(one: float | None, other: float) -> bool:
+    return one is not None and (one < 0) == (other < 0) and abs(one - other) < _SECOND
+
+
+def _hosts(entries: Mapping[Prefix, float], now: float) -> list[Element]:
+    return [((prefix.number, prefix.number), milliseconds(end, now)) for prefix, end in entries.items()]
+
+
+def _ranged(entries: Mapping[Range, float], now: float) -> list[Element]:
+    return [(each, milliseconds(end, now)) for each, end in entries.items()]

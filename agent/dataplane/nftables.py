@@ -1,0 +1,215 @@
+"""The dataplane: makes the kernel enforce a Desired with nftables, in a table of our own.
+
+It remembers what it programmed and sends the difference. Sets are filled before a rule mentions them, and rules go
+before their sets do. The rules are changed in one transaction, so is the content of a service's sets.
+"""
+
+import asyncio
+import time
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from agent.dataplane.base import CHECK_SECONDS, Leftovers, Lock, check_names, limit_alarms
+from agent.dataplane.change import Change
+from agent.dataplane.compare import Difference, Listing, differences, wanted_members
+from agent.dataplane.errors import DataplaneError
+from agent.dataplane.nft import Installed, Nft, install_text, read_listing, sets_text
+from agent.dataplane.nft_contents import FORMS, NftContents
+from agent.dataplane.nft_netlink import ElementSocket
+from agent.dataplane.nft_rules import TABLE, counted, declarations, render
+from agent.dataplane.plan import Wanted, is_ours, kind_of_set
+from agent.dataplane.template import RuleTemplate
+from agent.desired import Desired, Failsafe, Posture
+from radius_bridge.policy.members import Prefix
+from radius_bridge.policy.services import Service
+
+__all__ = ["NftablesDataplane"]
+
+log = structlog.get_logger()
+
+_Source = tuple[tuple[Service, ...], tuple[Failsafe, ...], Posture]
+"""What rules are made of."""
+
+
+class NftablesDataplane:
+    """One writer for the network namespace of this process: hold it with `with`.
+
+    `lock` is a file that keeps a second writer out. `template` is a site's own template of rules.
+    """
+
+    name = "nftables"
+
+    def __init__(self, lock: Path, template: RuleTemplate | None = None, leftovers: Leftovers | None = None) -> None:
+        self._lock = Lock(lock)
+        self._leftovers = leftovers or Leftovers()
+        self._template = template
+        self._template_refused = ""
+        self._nft = Nft()
+        self._busy = asyncio.Lock()
+        self._elements: ElementSocket | None = None
+        self._contents: NftContents | None = None
+        self._sets: set[str] | None = None  # our sets in the kernel; None: not known
+        self._rules: tuple[_Source, Installed] | None = None
+        self._checked = 0.0
+        self._counts: Mapping[str, int] = {}
+
+    def __enter__(self) -> Self:
+        """Takes the lock. Raises DataplaneError if another process has it, or without CAP_NET_ADMIN."""
+        self._lock.take()
+        try:
+            self._elements = ElementSocket(TABLE)
+        except DataplaneError:
+            self._lock.release()
+            raise
+        self._contents = NftContents(self._elements)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._elements is not None:
+            self._elements.close()
+            self._elements = self._contents = None
+        self._lock.release()
+
+    async def apply(
+        self, desired: Desired, now: float, changed: Mapping[str, Collection[Prefix]] | None = None
+    ) -> Change:
+        """Makes the kernel enforce `desired`: see `Dataplane.apply`."""
+        check_names(desired)
+        contents = self._open_contents()
+        async with self._busy:
+            began, change = time.monotonic(), Change()
+            sets, self._sets = self._sets, None
+            wanted = {name: Wanted(desired.of(name)) for name in desired.names}
+            declared = declarations(wanted)
+            if sets is None or self._check_due(now):
+                before = await self._nft.read()
+                sets = set(before.names("set"))
+                if wrong := before.wrong_sets(declared):
+                    log.warning("sets were replaced by somebody else and are made anew", sets=sorted(wrong))
+                    contents.forget(wrong)
+                    await self._nft.run(install_text(render(desired), before, wrong))
+            if missing := {name: each for name, each in declared.items() if name not in sets}:
+                contents.forget(missing)
+                await self._nft.run(sets_text(missing))
+                sets.update(missing)
+            failures = await contents.program(change, wanted, changed, now)
+            try:
+                await self._program_rules(change, desired, now)
+            except DataplaneError as error:
+                failures.append(str(error))
+            if failures:
+                raise DataplaneError("; ".join(failures))
+            if changed is None:
+                unused = sets - declared.keys()
+                await self._nft.delete_sets(unused)
+                sets -= unused
+            await self._leftovers.remove()
+            self._sets = sets
+            change.seconds = time.monotonic() - began
+            return change
+
+    def next_refresh(self, now: float) -> float:
+        """When apply is due again to see that the rules are still in place (epoch seconds, `now` at the earliest)."""
+        return max(now, self._checked + CHECK_SECONDS)
+
+    def alarms(self) -> Sequence[str]:
+        """See `Dataplane.alarms`."""
+        return [*limit_alarms(self._open_contents().entries()), *filter(None, [self._template_refused])]
+
+    @property
+    def refused(self) -> Mapping[str, int]:
+        """See `Dataplane.refused`; it counts since the rules were first written."""
+        return self._counts
+
+    async def count_refused(self) -> Mapping[str, int]:
+        """See `Dataplane.count_refused`."""
+        self._count(await self._nft.read())
+        return self._counts
+
+    async def is_in_place(self) -> bool:
+        """True if rules of ours are in the kernel where they belong, whoever wrote them. Raises DataplaneError."""
+        return {"input", "output", "forward"} <= set((await self._nft.read()).names("chain"))
+
+    async def summary(self) -> Mapping[str, int]:
+        """Our sets in the kernel, each with the number of its entries (networks: of ranges). Raises DataplaneError."""
+        return {name: len(members) for name, members in (await self.listing()).members.items()}
+
+    async def listing(self) -> Listing:
+        """See `Dataplane.listing`."""
+        elements, installed = self._open_elements(), await self._nft.read()
+        names = [name for name in installed.names("set") if is_ours(name)]
+        return Listing(installed.lines(), {name: await elements.dump(name, FORMS[kind_of_set(name)]) for name in names})
+
+    async def compare(self, desired: Desired, now: float) -> Sequence[Difference]:
+        """See `Dataplane.compare`: rules as nft listed them when they were written, else as it usually lists them."""
+        async with self._busy:
+            source = (desired.services, desired.failsafe, desired.posture)
+            if self._rules is not None and self._rules[0] == source:
+                rules = self._rules[1].lines()
+            else:
+                rules = read_listing("\n".join(render(desired))).lines()
+            wanted = wanted_members(desired, (4, 6), now, cut=True)
+            return differences(rules, wanted, await self.listing(), now)
+
+    def distrust(self, sets: Collection[str]) -> None:
+        """See `Dataplane.distrust`."""
+        self._open_contents().forget(sets)
+        self._rules = self._sets = None
+
+    async def uninstall(self) -> None:
+        """Removes our table, and nothing else. Raises DataplaneError."""
+        async with self._busy:
+            self._open_contents().forget()
+            self._rules = self._sets = None
+            await self._nft.uninstall()
+
+    def _open_contents(self) -> NftContents:
+        if self._contents is None:
+            raise DataplaneError("the dataplane is not open: use it in a `with` block")
+        return self._contents
+
+    def _open_elements(self) -> ElementSocket:
+        if self._elements is None:
+            raise DataplaneError("the dataplane is not open: use it in a `with` block")
+        return self._elements
+
+    async def _program_rules(self, change: Change, desired: Desired, now: float) -> None:
+        """Writes the rules if policy or somebody else changed them. Raises DataplaneError."""
+        source = (desired.services, desired.failsafe, desired.posture)
+        known = self._rules
+        if known is not None and known[0] == source and not self._check_due(now):
+            return
+        before = await self._nft.read()
+        if known is None or known[0] != source or before != known[1]:
+            if known is not None and before != known[1]:
+                log.warning("the rules were changed by somebody else and are put back")
+            self._rules = None
+            await self._install(desired, before)
+            self._rules = (source, await self._nft.read())
+            change.rules = [4, 6]
+        self._count(before)
+        self._checked = now
+
+    def _count(self, installed: Installed) -> None:
+        self._counts = {counted(name): packets for name, packets in installed.counts.items()}
+
+    async def _install(self, desired: Desired, before: Installed) -> None:
+        """Writes the rules by the site's template if nft takes them, else by the built-in one."""
+        self._template_refused = refusal = ""
+        if self._template is not None:
+            try:
+                await self._nft.run(install_text(render(desired, self._template), before))
+            except DataplaneError as error:
+                refusal = f"template {self._template.origin} is refused, the built-in one is used: {error}"
+            else:
+                return
+        await self._nft.run(install_text(render(desired), before))
+        if refusal:
+            log.error(refusal)
+            self._template_refused = refusal
+
+    def _check_due(self, now: float) -> bool:
+        return abs(now - self._checked) >= CHECK_SECONDS

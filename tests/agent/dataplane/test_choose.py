@@ -1,0 +1,70 @@
+"""Which backend works on a host, and when a host has come near its limit."""
+
+from pathlib import Path
+
+import pytest
+
+from agent.dataplane import choose
+from agent.dataplane.base import MOST_MEMBERS, Leftovers, check_names, limit_alarms
+from agent.dataplane.errors import DataplaneError
+from agent.desired import CustomSet, Desired, Posture, Target
+from radius_bridge.policy.services import Service, parse_ports
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A host that has no programs but those in this directory."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    return tmp_path
+
+
+def _install(host: Path, *programs: str) -> None:
+    for program in programs:
+        (host / program).touch(mode=0o755)
+
+
+def test_auto_is_ipset_where_there_is_iptables_and_else_nftables(host: Path) -> None:
+    with pytest.raises(DataplaneError, match="install the package iptables or nftables"):
+        choose.choose("auto")
+    _install(host, "nft")
+    assert choose.choose("auto") == "nftables"
+    _install(host, "iptables-restore")
+    assert choose.choose("auto") == "ipset"
+
+
+@pytest.mark.parametrize("backend", ["ipset", "nftables"])
+def test_what_is_configured_is_taken(host: Path, backend: str) -> None:
+    assert choose.choose(backend) == backend
+    assert choose.dataplane(backend, host / "lock", {}).name == backend
+
+
+async def test_leftovers_are_removed_once_and_what_failed_is_tried_again() -> None:
+    done: list[str] = []
+    refuses = True
+
+    async def one() -> None:
+        done.append("one")
+
+    async def other() -> None:
+        if refuses:
+            raise DataplaneError("busy")
+        done.append("other")
+
+    leftovers = Leftovers([one, other])
+    with pytest.raises(DataplaneError, match="busy"):
+        await leftovers.remove()
+    refuses = False
+    await leftovers.remove()
+    await leftovers.remove()
+    assert done == ["one", "other"]
+
+
+def test_there_is_an_alarm_before_the_limit() -> None:
+    assert limit_alarms(MOST_MEMBERS * 8 // 10 - 1) == []
+    assert limit_alarms(MOST_MEMBERS * 8 // 10)
+
+
+def test_a_service_cannot_be_called_like_a_set() -> None:
+    posture = Posture(sets=(CustomSet("mine", Target.NONE),))
+    with pytest.raises(DataplaneError, match=r"'mine'.*has this name"):
+        check_names(Desired((Service("mine", (parse_ports("22"),)),), {}, (), posture))

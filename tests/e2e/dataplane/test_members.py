@@ -1,0 +1,73 @@
+"""What sets hold after many changes, and when it ends."""
+
+import random
+import time
+
+import pytest
+
+from agent.desired import ALLOW, DENY, Desired
+from radius_bridge.policy.expiry import NEVER
+from radius_bridge.policy.members import Prefix, parse_prefix
+from tests.e2e.dataplane.host import ALICE, BOB, SERVER, SERVICE, Host, reach
+from tests.lab.processes import wait_until
+
+pytestmark = pytest.mark.e2e
+
+_NETWORKS = ("0.0.0.0/0", "0.0.0.0/1", "::/0", "ffff::/16", "255.0.0.0/8", "10.0.0.0/8", "10.0.0.0/9", "10.128.0.0/9")
+
+
+def _member(chance: random.Random) -> Prefix:
+    if chance.random() < 0.15:
+        return parse_prefix(chance.choice(_NETWORKS))
+    version, bits, base = chance.choice(((4, 32, 0x0A000000), (6, 128, 0x20010DB8 << 96)))
+    length = chance.choice((bits, bits, bits - 1, bits - 2, bits - 3, bits - 4))
+    number = base + chance.randrange(1, 64)
+    return Prefix(version, number >> bits - length << bits - length, length)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_the_kernel_holds_what_is_wanted_after_any_changes(host: Host, seed: int) -> None:
+    chance, now = random.Random(seed), time.time()
+    members: dict[str, dict[Prefix, float]] = {name: {} for name in (SERVICE.name, ALLOW, DENY)}
+    desired = Desired((SERVICE,), members)
+    host.apply(desired)
+    for _ in range(25):
+        changed: dict[str, set[Prefix]] = {name: set() for name in members}
+        for _ in range(chance.randrange(1, 12)):
+            name, member = chance.choice(list(members)), _member(chance)
+            changed[name].add(member)
+            if member in members[name] and chance.random() < 0.5:
+                del members[name][member]
+            else:
+                members[name][member] = chance.choice((NEVER, now + chance.randrange(1000, 100_000)))
+        assert not host.apply(desired, None, changed).rebuilt
+        assert host.differences() == []
+
+
+def test_a_network_inside_another_keeps_its_own_longer_time_and_gains_no_shorter_one(host: Host) -> None:
+    host.listen()
+    host.enforce({"192.0.2.0/24": 2.5, "192.0.2.16/28": 60})
+    assert reach(host.client, ALICE, SERVER) == reach(host.client, BOB, SERVER) == "open"
+    wait_until(lambda: reach(host.client, ALICE, SERVER) == "refused", "the outer network's end", timeout=5, every=0.2)
+    assert reach(host.client, BOB, SERVER) == "open"
+    host.enforce({"192.0.2.0/24": 60, "192.0.2.16/28": 1.5})
+    until = time.monotonic() + 2.5
+    wait_until(lambda: time.monotonic() > until, "the inner network's end")
+    assert reach(host.client, BOB, SERVER) == "open"
+
+
+def test_what_has_run_out_can_be_renewed_and_removed(host: Host) -> None:
+    host.listen()
+    now = time.time()
+    soon, networks = now + 1.5, [parse_prefix("198.51.100.0/24"), parse_prefix("203.0.113.0/24")]
+    members: dict[Prefix, float] = dict.fromkeys([parse_prefix(ALICE), parse_prefix(BOB), *networks], soon)
+    desired = Desired((SERVICE,), {SERVICE.name: members, ALLOW: {}, DENY: {}})
+    host.apply(desired)
+    wait_until(lambda: reach(host.client, ALICE, SERVER) == "refused", "the end", every=0.2)
+    changed = set(members)
+    # As if nobody had noticed yet that they are over.
+    del members[parse_prefix(BOB)], members[networks[1]]
+    members |= {parse_prefix(ALICE): now + 600, networks[0]: now + 600}
+    host.apply(desired, None, {SERVICE.name: changed})
+    assert reach(host.client, ALICE, SERVER) == "open"
+    assert host.differences() == []

@@ -1,0 +1,109 @@
+"""What somebody does to our part of the kernel by hand is seen, and undone."""
+
+import time
+from collections.abc import Callable
+
+import pytest
+
+from agent.desired import ALLOW, DENY, Desired
+from radius_bridge.policy.expiry import NEVER
+from radius_bridge.policy.members import parse_prefix
+from tests.e2e.dataplane.host import ALICE, BOB, SERVER, SERVICE, Host, reach
+
+pytestmark = pytest.mark.e2e
+
+TABLE = "inet radius_bridge"
+SET = f"rb4h.{SERVICE.name}"
+NFTABLES = pytest.mark.parametrize("host", ["nftables"], indirect=True)
+
+
+def _nft(*commands: str) -> Callable[[Host], None]:
+    def tamper(host: Host) -> None:
+        for command in commands:
+            host.server.run("nft", command)
+
+    return tamper
+
+
+def _check(host: Host) -> None:
+    """The agent's next look at its rules."""
+    host.apply(host.desired, host.dataplane.next_refresh(time.time() + 1))
+
+
+@NFTABLES
+@pytest.mark.parametrize(
+    "tamper",
+    [
+        pytest.param(_nft("flush ruleset"), id="everything flushed"),
+        pytest.param(_nft(f"delete table {TABLE}"), id="table deleted"),
+        pytest.param(_nft(f"add table {TABLE} {{ flags dormant; }}"), id="table dormant"),
+        pytest.param(_nft(f"flush chain {TABLE} from.{SERVICE.name}"), id="chain flushed"),
+        pytest.param(_nft(f"insert rule {TABLE} input accept"), id="rule inserted"),
+        pytest.param(_nft(f"add rule {TABLE} from_refuse accept"), id="rule added"),
+        pytest.param(_nft(f"add chain {TABLE} mine", f"insert rule {TABLE} input jump mine"), id="chain added"),
+        pytest.param(_nft(f"add map {TABLE} mine {{ type ipv4_addr : verdict; }}"), id="map added"),
+        pytest.param(_nft(f"add set {TABLE} rb4h.mine {{ type ipv4_addr; }}"), id="set added"),
+        pytest.param(_nft(f"chain {TABLE} forward {{ policy drop; }}"), id="policy changed"),
+        pytest.param(
+            _nft(
+                f"flush chain {TABLE} input; delete chain {TABLE} input; "
+                f"add chain {TABLE} input {{ type filter hook input priority 100; }}; add rule {TABLE} input accept"
+            ),
+            id="chain moved",
+        ),
+        pytest.param(
+            _nft(
+                f"flush chain {TABLE} from.{SERVICE.name}; flush chain {TABLE} to.{SERVICE.name}; "
+                f"delete set {TABLE} {SET}; add set {TABLE} {SET} {{ type ipv4_addr; flags interval; }}"
+            ),
+            id="set replaced",
+        ),
+    ],
+)
+def test_a_table_that_was_changed_by_hand_is_put_back(host: Host, tamper: Callable[[Host], None]) -> None:
+    host.listen()
+    host.enforce({ALICE: NEVER}, deny={BOB: NEVER})
+    tamper(host)
+    assert host.differences()
+    _check(host)
+    assert host.differences() == []
+    assert reach(host.client, ALICE, SERVER) == "open"
+    assert reach(host.client, BOB, SERVER) == "refused"
+
+
+def test_members_that_were_changed_by_hand_are_named_and_put_back(host: Host) -> None:
+    host.enforce({ALICE: 600, "10.0.0.0/8": 600}, deny={BOB: NEVER})
+    assert host.differences() == []
+    if host.backend == "nftables":
+        _nft(
+            f"delete element {TABLE} {SET} {{ {ALICE} }}",
+            f"add element {TABLE} {SET} {{ 192.0.2.66 timeout 1h }}",
+            f"delete element {TABLE} rb4h.rules_deny {{ {BOB} }}",
+            f"add element {TABLE} rb4h.rules_deny {{ {BOB} timeout 1h }}",
+            f"flush set {TABLE} rb4n.{SERVICE.name}",
+        )(host)
+    else:
+        for command in (
+            f"del {SET} {ALICE}",
+            f"add {SET} 192.0.2.66 timeout 3600",
+            f"-exist add rb4h.rules_deny {BOB} timeout 3600",
+            f"flush rb4n.{SERVICE.name}",
+        ):
+            host.server.run("ipset", *command.split())
+    assert host.differences() == [
+        f"rb4h.rules_deny: with another end: {BOB}",
+        f"{SET}: missing: {ALICE}; not ours: 192.0.2.66",
+        f"rb4n.{SERVICE.name}: missing: 10.0.0.0-10.255.255.255",
+    ]
+    host.dataplane.distrust([SET, "rb4h.rules_deny"])
+    host.apply(host.desired)
+    assert host.differences() == []
+
+
+def test_a_new_agent_knows_without_programming_whether_the_kernel_is_as_desired(host: Host) -> None:
+    host.enforce({ALICE: 600}, deny={BOB: NEVER}, failsafe=("192.0.2.128/25", "203.0.113.1", "2001:db8:1::/48"))
+    host.restart_agent()
+    assert host.differences() == []
+    other = Desired((SERVICE,), {SERVICE.name: {}, ALLOW: {}, DENY: {parse_prefix(BOB): NEVER}})
+    host.desired = other
+    assert [each.partition(":")[0] for each in host.differences()] == ["rules", SET]
