@@ -1,0 +1,99 @@
+"""Many hosts lose Consul at the same moment and find it again: how soon, how many at once, and has anybody missed
+anything.
+
+Consul is killed and started again with its data; 45 followers share an address, as behind Consul's usual limit.
+"""
+
+import tempfile
+import time
+from bisect import bisect_right
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+
+from bench.fleet import Fleet
+from bench.frame import Bench, Result, percentile, progress
+from bench.tidy import namespace
+from tests.lab.consul import ConsulServer
+from tests.lab.processes import BIN, LabError, run, wait_until
+
+HERD = 500
+ADDRESS = "198.51.100.1"
+GROUP = "staff"
+
+WITHIN = 120.0
+"""Seconds after which we no longer wait for the last one."""
+
+
+def run_bench(quick: bool) -> Result:
+    """A short outage, after which the pauses between attempts are short, and one that makes them longest."""
+    outages = (5,) if quick else (5, 60)
+    by_outage: dict[str, dict[str, float]] = {}
+    with tempfile.TemporaryDirectory(prefix="rb-bench-") as folder, ExitStack() as stack:
+        hub = stack.enter_context(namespace("hub"))
+        hub.run("ip", "address", "add", f"{ADDRESS}/32", "dev", "lo")
+        server = stack.enter_context(ConsulServer(namespace=hub.name, address=ADDRESS, on_disk=True))
+        _add(server, hub.name, "first")
+        progress(f"{HERD} followers")
+        fleet = Fleet(hub, server.url, HERD, Path(folder), stack)
+        for outage in outages:
+            progress(f"Consul is away for {outage} s")
+            for name, value in _outage(server, fleet, outage).items():
+                by_outage.setdefault(name, {})[str(outage)] = value
+            _add(server, hub.name, f"after-{outage}")
+            fleet.heard_by_all(f"after-{outage}$")
+    worst = {
+        name: min(found.values()) if name == "complete" else max(found.values()) for name, found in by_outage.items()
+    }
+    return Result({"followers": HERD, **worst, **{f"{name}_by_outage_s": found for name, found in by_outage.items()}})
+
+
+def _outage(server: ConsulServer, fleet: Fleet, seconds: float) -> dict[str, float]:
+    """Consul is killed, and comes back after so many seconds; times count from its having a leader again."""
+    before = time.time()
+    server.kill()
+    time.sleep(seconds)
+    server.start()
+    began = time.time()
+
+    def returns() -> dict[str, dict[str, float]]:
+        """The last return of each, since a server that has just started may not be there to stay."""
+        return {told["host"]: told for told in fleet.told() if told.get("back", 0.0) > before}
+
+    with suppress(LabError):  # who is not back then is missing in the figures
+        wait_until(lambda: len(returns()) >= HERD, "all followers", timeout=WITHIN, every=0.5)
+    found = list(returns().values())
+    if not found:
+        raise LabError(f"nobody was back after {WITHIN:g} s")
+    back = sorted(each["back"] for each in found)
+    return {
+        "complete": len(found),
+        "back_s": round(back[-1] - began, 2),
+        "back_p50_s": round(percentile(back, 50) - began, 2),
+        "complete_s": round(max(each["complete"] for each in found) - began, 2),
+        "most_per_100ms": _most(back, 0.1),
+        "most_per_s": _most(back, 1.0),
+    }
+
+
+def _add(server: ConsulServer, inside: str, user: str) -> None:
+    """An engineer puts somebody into the group that all follow."""
+    environment = {"CONSUL_HTTP_ADDR": server.url}
+    done = run([BIN / "radius-bridge", "group", "add", GROUP, user], namespace=inside, env=environment)
+    if done.returncode:
+        raise LabError(f"radius-bridge group add: {done.stderr}")
+
+
+def _most(moments: Sequence[float], window: float) -> int:
+    """The most of the sorted moments that lie within so many seconds."""
+    return max(bisect_right(moments, moment + window) - number for number, moment in enumerate(moments))
+
+
+BENCH = Bench(
+    "herd",
+    "500 followers that lose Consul at once and come back",
+    run_bench,
+    means="By seconds of outage (5: they try again soon; 60: they wait longest), and the worst of it. Back: first "
+    "answered poll, counted from when Consul has a leader; complete: knows what it may have missed. Must be within a "
+    "minute.",
+)
