@@ -60,7 +60,7 @@ def run_bench(quick: bool) -> Result:
             progress(f"programming {name}")
             place = Path(folder) / str(number)
             place.mkdir()
-            ways[name] = _Way(stack, number, partial(program, folder=place), port)
+            ways[name] = _Way(stack, number, program, place, port)
         progress(f"{rounds} rounds over {len(ways)} ways to filter")
         with _one_core():
             for _ in range(rounds):
@@ -72,11 +72,11 @@ def run_bench(quick: bool) -> Result:
 class _Way:
     """One way to filter, between a client and a host of its own."""
 
-    def __init__(self, stack: ExitStack, number: int, program: Callable[[Namespace], None], port: int) -> None:
+    def __init__(self, stack: ExitStack, number: int, program: Program, folder: Path, port: int) -> None:
         client = stack.enter_context(namespace(f"d{number}-client"))
         host = stack.enter_context(namespace(f"d{number}-host"))
         link(client, "users", (f"{CLIENT}/24",), host, "users", (f"{SERVER}/24",))
-        program(host)
+        program(host, folder)
         self._client = stack.enter_context(client.socket(type=socket.SOCK_DGRAM))
         self._host = stack.enter_context(host.socket(type=socket.SOCK_DGRAM))
         self._client.bind((CLIENT, 0))

@@ -67,7 +67,7 @@ def render(results: Results) -> str:
         "again, on your own machine, before you rely on any of it. The same figures for programs: `results.json`.",
         "",
         f"- Machine: {about.get('cpu')}, {about.get('cores')} cores, "
-        f"{int(about.get('memory_bytes', 0)) / 2**30:.0f} GiB, kernel {about.get('kernel')}. Everything runs on it at once: Consul (dev mode), bridge, agents, load.",
+        f"{int(about.get('memory_bytes', 0)) / 2**30:.0f} GiB, kernel {about.get('kernel')}. All parts share it: Consul (dev mode), bridge, agents, load.",
         f"- Versions: {software}.",
         "",
     ]
@@ -88,7 +88,7 @@ def _table(outcome: Outcome) -> list[str]:
     A figure by number (of members, hosts, …) has a column for each; another one has its group as its column.
     """
     rows: dict[str, dict[str, float]] = {}
-    for prefix, figures in ((", outcome.figures), ("*without us:* ", outcome.peers)):
+    for prefix, figures in (("", outcome.figures), ("*without us:* ", outcome.peers)):
         for path, value in flat(figures):
             *parents, key = path
             row, column = ("_".join(parents), key) if key.isdigit() else (key, "_".join(parents))
@@ -96,7 +96,7 @@ def _table(outcome: Outcome) -> list[str]:
     for values in rows.values():
         if values.get("") in [value for column, value in values.items() if column]:
             del values[""]  # said again for who follows the key
-    columns = sorted({column for row in rows.values() for column in row}, key=_order)
+    columns = sorted(dict.fromkeys(column for row in rows.values() for column in row), key=_order)
     return [
         f"| | {' | '.join(map(_words, columns))} |",
         f"|---|{'---:|' * len(columns)}",
