@@ -20,7 +20,7 @@ LONGEST = 600.0
 _CLEANING = 60.0
 """Seconds that it has for cleaning up when it is told to end."""
 
-_TOLD = 12
+_TOLD = 20
 """Lines of what it said last that tell why it failed."""
 
 
@@ -63,10 +63,11 @@ def _measure(bench: Bench, quick: bool) -> Outcome:
 
 def _pass_on(stream: IO[bytes], last: deque[str]) -> None:
     """What the benchmark says, until it says no more; `last` keeps the end of it."""
-    for line in stream:
-        text = line.decode(errors="replace").rstrip()
-        last.append(text)
-        print(text, file=sys.stderr, flush=True)
+    with stream:
+        for line in stream:
+            text = line.decode(errors="replace").rstrip()
+            last.append(text)
+            print(text, file=sys.stderr, flush=True)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

@@ -47,7 +47,9 @@ class Cost(NamedTuple):
 
     @classmethod
     def solve(cls, alone: float, busy: float, wakes: float, logins: float) -> Self:
-        """The parts, from one login that is one wake-up, and from a second with many of both; none is negative."""
+        """The parts, from one login that is one wake-up, and"""
+        if logins <= wakes:
+            raise ValueError(f"{logins:g} logins and {wakes:g} wake-ups a second: that is not under load")
         per_login = max(0.0, (busy - wakes * alone) / (logins - wakes))
         return cls(max(0.0, alone - per_login), per_login)
 
@@ -92,6 +94,8 @@ class Fit:
     """Milliseconds until the last host has heard (p50)."""
     memory: Line
     """Octets of Consul's memory."""
+    idle: float
+    """CPU that Consul uses when nothing happens (cores)."""
     herd_peak: float
     """Hosts that come back within the busiest 0.1 s, of each that lost Consul."""
 
@@ -103,8 +107,8 @@ def fit(figures: Mapping[str, Mapping[str, Any]]) -> Fit:
         raise ValueError(f"no figures of {', '.join(missing)}: run script/bench all")
     fanout, scale, herd = figures["fanout"], figures["scale"], figures["herd"]
     alone = Line.through({hosts: ms / 1000 for hosts, ms in fanout["consul_cpu_ms_per_login"].items()})
-    idle = min(fanout["consul_idle_cpu_percent"].values())
-    busy = Line.through({hosts: (each - idle) / 100 for hosts, each in fanout["busy_consul_cpu_percent"].items()})
+    idle = min(fanout["consul_idle_cpu_percent"].values()) / 100
+    busy = Line.through({hosts: each / 100 - idle for hosts, each in fanout["busy_consul_cpu_percent"].items()})
     most = max(fanout["busy_logins_per_s"], key=int)
     logins, wakes = fanout["busy_logins_per_s"][most], fanout["busy_wakes_per_s_per_agent"][most]
     octets = scale["bytes_per_login_per_host"]
@@ -115,6 +119,7 @@ def fit(figures: Mapping[str, Mapping[str, Any]]) -> Fit:
         announcements=wakes,
         heard=Line.through(fanout["last_agent_p50_ms"]),
         memory=Line.through(fanout["consul_memory_bytes"]),
+        idle=idle,
         herd_peak=herd["most_per_100ms"] / herd["followers"],
     )
 
@@ -151,10 +156,12 @@ def capacity(fitted: Fit, servers: int, logins: float, assumed: Assumptions | No
     """What a datacenter of so many Consul servers carries at so many logins a second."""
     assumed = assumed or Assumptions()
     wakes = min(logins, assumed.bridges * fitted.announcements)
+    # An entry stays in its record for some announcements of its bridge; others' wake hosts meanwhile, who read it again.
+    read = logins * max(1.0, wakes / fitted.announcements)
     cpu = assumed.cores * assumed.use - fitted.server.at(wakes, logins)
     limits = {
-        "CPU": _hosts(servers * cpu, fitted.host.at(wakes + 1 / assumed.renewal, logins)),
-        "network": _hosts(servers * assumed.network * assumed.use, fitted.traffic.at(wakes, logins)),
+        "CPU": _hosts(servers * cpu, fitted.host.at(wakes + 1 / assumed.renewal, read)),
+        "network": _hosts(servers * assumed.network * assumed.use, fitted.traffic.at(wakes, read)),
         "watches": float(assumed.watches - assumed.watches_per_bridge * assumed.bridges),
         "gossip": float(assumed.agents),
     }
@@ -174,7 +181,11 @@ _BEGIN, _END = "<!-- script/bench model -->", "<!-- end model -->"
 
 def report(results: Results) -> str:
     """The fitted costs, and what follows from them, as Markdown. Raises ValueError if figures are missing."""
-    fitted = fit({name: outcome.figures for name, outcome in results.benches.items()})
+    try:
+        fitted = fit({name: outcome.figures for name, outcome in results.benches.items()})
+        foretold = _check(fitted, results.benches["fanout"].figures["check"])
+    except KeyError as missing:
+        raise ValueError(f"there is no figure {missing}: run script/bench all") from None
     assumed = Assumptions()
     quick = " with `--quick`, so that they are rough" if results.quick else ""
     lines = [
@@ -192,6 +203,8 @@ def report(results: Results) -> str:
         f"{fitted.heard.base:.1f} + {fitted.heard.per_host:.3f} $n$ ms; of hosts that lost Consul at once, "
         f"{fitted.herd_peak:.0%} come back within the busiest 0.1 s.",
         "",
+        foretold,
+        "",
         f"| logins/s | wake-ups/s of a host | Consul servers | CPU | network | watches | gossip | hosts per datacenter "
         f"| last host hears after | datacenters for {FLEET:,} hosts |",
         "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
@@ -205,6 +218,18 @@ def report(results: Results) -> str:
                 f"| {found.heard:.0f} ms | {found.datacenters(FLEET) or 'none'} |"
             )
     return "\n".join(lines) + "\n"
+
+
+def _check(fitted: Fit, measured: Mapping[str, float]) -> str:
+    """What the model says of figures that it was not fitted to."""
+    wakes, logins, hosts = measured["wakes_per_s_per_agent"], measured["logins_per_s"], measured["agents"]
+    cpu = fitted.idle + fitted.server.at(wakes, logins) + hosts * fitted.host.at(wakes, logins)
+    octets = fitted.traffic.at(wakes, logins)
+    return (
+        f"The check, {hosts:.0f} hosts and {logins:.0f} logins a second, to which it was not fitted: Consul's CPU "
+        f"{cpu:.0%} of a core (measured: {measured['consul_cpu_percent']:.0f}%), each host's wire "
+        f"{octets / 1000:.0f} kB/s (measured: {measured['bytes_per_s_per_agent'] / 1000:.0f})."
+    )
 
 
 def _row(name: str, cost: Cost, source: str) -> str:

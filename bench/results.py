@@ -59,15 +59,16 @@ def render(results: Results) -> str:
     """The Markdown of RESULTS.md."""
     about = results.machine
     software = ", ".join(f"{name} {number}" for name, number in results.versions.items())
-    short = " with `--quick`: few repetitions, good for a first look only" if results.quick else ""
+    short = ", with `--quick`: few repetitions, good for a first look only" if results.quick else ""
     lines = [
         "# What was measured",
         "",
-        f"Written by `script/bench all` on {results.date}, in {_minutes(results.seconds)}{short}. Do not edit: run it",
-        "again, on your own machine, before you rely on any of it. The same figures for programs: `results.json`.",
+        f"Written by `script/bench all` on {results.date}, which took {_duration(results.seconds)}{short}.",
+        "Do not edit it: run that on your own machine before you rely on any of it. For programs: `results.json`.",
         "",
         f"- Machine: {about.get('cpu')}, {about.get('cores')} cores, "
-        f"{int(about.get('memory_bytes', 0)) / 2**30:.0f} GiB, kernel {about.get('kernel')}. All parts share it: Consul (dev mode), bridge, agents, load.",
+        f"{int(about.get('memory_bytes', 0)) / 2**30:.0f} GiB, kernel {about.get('kernel')}.",
+        "- All parts share it: Consul (dev mode), bridge, agents, and who puts load on them.",
         f"- Versions: {software}.",
         "",
     ]
@@ -122,5 +123,5 @@ def _number(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 or value == int(value) else f"{value:.3g}"
 
 
-def _minutes(seconds: float) -> str:
+def _duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} minutes" if seconds >= 90 else f"{seconds:.0f} s"
