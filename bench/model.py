@@ -156,7 +156,7 @@ def capacity(fitted: Fit, servers: int, logins: float, assumed: Assumptions | No
     """What a datacenter of so many Consul servers carries at so many logins a second."""
     assumed = assumed or Assumptions()
     wakes = min(logins, assumed.bridges * fitted.announcements)
-    # An entry stays in its record for some announcements of its bridge; others' wake hosts meanwhile, who read it again.
+    # An entry stays in its record for some announcements of its bridge; those of others have hosts read it again.
     read = logins * max(1.0, wakes / fitted.announcements)
     cpu = assumed.cores * assumed.use - fitted.server.at(wakes, logins)
     limits = {
