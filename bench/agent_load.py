@@ -8,9 +8,10 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.dataplanes import BACKENDS, Members, Restore, check, desired, inside, members, service
+from bench.dataplanes import BACKENDS, Members, Restore, desired, inside, members, service
 from bench.frame import Bench, Result, progress
 from bench.tidy import namespace
+from tests.lab.processes import LabError
 
 SIZES = (65_000, 500_000)
 
@@ -45,9 +46,10 @@ def _measure(backend: str, held: Members, rounds: int, folder: Path) -> tuple[fl
             for _ in range(rounds):
                 await dataplane.apply(empty, time.time())
                 began = time.perf_counter()
-                await dataplane.apply(full, time.time())
+                change = await dataplane.apply(full, time.time())
                 ours.append(time.perf_counter() - began)
-                await check(dataplane, only.name, len(held))
+                if change.added != len(held):
+                    raise LabError(f"{len(held):,} members became {change.summary()}")
                 without.append(peer.seconds())
 
     with namespace("load") as host:

@@ -3,16 +3,18 @@
 import asyncio
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, MutableMapping
 from ipaddress import IPv4Address
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, Self, TypeVar
 
+from agent.dataplane.change import Change
 from agent.dataplane.ipset import IpsetDataplane
 from agent.dataplane.plan import size
 from agent.desired import ALLOW, DENY, Desired
 from radius_bridge.policy.members import Prefix
-from radius_bridge.policy.services import Ports, Protocol, Service
+from radius_bridge.policy.services import Ports, Service
+from radius_bridge.policy.services import Protocol as Transport
 from tests.lab.netns import Namespace
 from tests.lab.processes import LabError
 
@@ -21,8 +23,21 @@ T = TypeVar("T")
 Members = MutableMapping[Prefix, float]
 """Addresses with their end (epoch seconds)."""
 
-BACKENDS: dict[str, Callable[[Path], IpsetDataplane]] = {"ipset": IpsetDataplane}
-"""By the name that its figures carry; each gets its lock file. The first is the default, and what is compared."""
+
+class Dataplane(Protocol):
+    """What is measured of a dataplane."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    async def apply(
+        self, desired: Desired, now: float, changed: Mapping[str, Collection[Prefix]] | None = None
+    ) -> Change: ...
+
+
+BACKENDS: dict[str, Callable[[Path], Dataplane]] = {"ipset": IpsetDataplane}
+"""By the name that its figures carry; each gets its lock file. The figures of the first have no name in their keys."""
 
 FIRST = int(IPv4Address("10.0.0.0"))
 _LASTS = 86_400.0
@@ -40,7 +55,7 @@ def members(count: int) -> Members:
 def service(number: int = 0) -> Service:
     """One UDP port."""
     port = 10_000 + number
-    return Service(f"bench_udp_{port}", (Ports(Protocol.UDP, port, port),))
+    return Service(f"bench_udp_{port}", (Ports(Transport.UDP, port, port),))
 
 
 def desired(services: tuple[Service, ...], of_last: Mapping[Prefix, float]) -> Desired:
@@ -56,13 +71,6 @@ def inside(namespace: Namespace, work: Callable[[], Awaitable[T]]) -> T:
         return await work()
 
     return namespace.call(lambda: asyncio.run(main()))
-
-
-async def check(dataplane: IpsetDataplane, name: str, count: int) -> None:
-    """LabError if the kernel does not hold so many addresses of a service."""
-    held = (await dataplane.summary()).get(f"rb4h.{name}", 0)
-    if held != count:
-        raise LabError(f"{name}: the kernel holds {held:,} of {count:,} addresses")
 
 
 class Restore:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import IO
 
 from bench.frame import Bench, machine, progress, versions
@@ -19,6 +20,9 @@ LONGEST = 600.0
 
 _CLEANING = 60.0
 """Seconds that it has for cleaning up when it is told to end."""
+
+_ENDING = 1.0
+"""Seconds between its last word and its end."""
 
 _TOLD = 20
 """Lines of what it said last that tell why it failed."""
@@ -43,21 +47,20 @@ def _measure(bench: Bench, quick: bool) -> Outcome:
             argv, cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.PIPE, start_new_session=True
         )
         last: deque[str] = deque(maxlen=_TOLD)
-        timer = threading.Timer(LONGEST, child.terminate)
+        timer = threading.Timer(LONGEST, _end, (child,))
         timer.start()
         try:
             assert child.stderr is not None
-            _pass_on(child.stderr, last)
-            code = child.wait(_CLEANING)
+            _pass_on(child.stderr, last)  # until it has ended
         finally:
             timer.cancel()
             _end(child)
         seconds = round(time.monotonic() - began, 1)
         output.seek(0)
-        if code == 0:
+        if child.returncode == 0:
             result = json.loads(output.read())
             return Outcome(bench.about, bench.means, seconds, result["figures"], result["peers"])
-    why = f"did not end within {LONGEST:g} s" if seconds >= LONGEST else f"exit code {code}"
+    why = f"did not end within {LONGEST:g} s" if seconds >= LONGEST else f"exit code {child.returncode}"
     return Outcome(bench.about, bench.means, seconds, failure="\n".join([why, *last]))
 
 
@@ -72,6 +75,8 @@ def _pass_on(stream: IO[bytes], last: deque[str]) -> None:
 
 def _end(child: subprocess.Popen[bytes]) -> None:
     """Ends it if it runs, by a signal that lets it clean up."""
+    with suppress(subprocess.TimeoutExpired):
+        child.wait(_ENDING)
     if child.poll() is None:
         child.terminate()
         try:
