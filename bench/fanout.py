@@ -67,12 +67,15 @@ def _quiet(site: Site, fleet: Fleet, logins: int, idle_for: float) -> dict[str, 
     time.sleep(2)  # whatever a start brings with it
     idle = _cores(site, idle_for)
     memory = memory_bytes(site.consul.pid)
-    cpu, began = cpu_seconds(site.consul.pid), time.monotonic()
+    octets, cpu, began = fleet.octets(), cpu_seconds(site.consul.pid), time.monotonic()
     took = [_login(site, fleet, number) for number in range(logins)]
-    spent = cpu_seconds(site.consul.pid) - cpu - idle * (time.monotonic() - began)
+    lasted = time.monotonic() - began
+    spent = cpu_seconds(site.consul.pid) - cpu - idle * lasted
     return {
         "last_agent_p50_ms": round(percentile(took, 50) * 1000, 3),
         "last_agent_p99_ms": round(percentile(took, 99) * 1000, 3),
+        "logins_per_s": round(logins / lasted, 2),
+        "bytes_per_login_per_agent": round((fleet.octets() - octets) / logins / fleet.size),
         "consul_cpu_ms_per_login": round(spent / logins * 1000, 3),
         "consul_idle_cpu_percent": round(idle * 100, 2),
         "consul_memory_bytes": memory,

@@ -1,16 +1,21 @@
-"""How many hosts one Consul datacenter carries: a model fitted to what fanout and scale measured. Pure.
+"""How many hosts one Consul datacenter carries: a model fitted to what fanout and herd measured. Pure.
 
-Everything that a login causes has a part per login and a part per wake-up: alone, a login is one wake-up; under load,
-one announcement wakes every host for many logins. Both are measured, which gives the two parts (docs/scale.md).
+Every announcement wakes every host, which then reads the records of all bridges; a record holds what was announced
+lately. So a wake-up costs something by itself, and something by the entries that it brings. docs/scale.md explains.
 """
 
 import math
 import re
+from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 from bench.results import Results
+from radius_bridge.policy.members import parse_prefix, user_group
+from radius_bridge.registry.feed import KEPT_ANNOUNCEMENTS, KEPT_BYTES, KEPT_FOR, MAX_RECORD, Change, Log
+from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.poll import WAIT
 
 
 @dataclass(frozen=True)
@@ -31,26 +36,62 @@ class Assumptions:
     """Consul client agents in one datacenter, as HashiCorp's sizing guidelines recommend at most: gossip."""
     bridges: int = 2
     """Writers, each of which announces at its own pace."""
-    renewal: float = 30.0
-    """Seconds after which a long poll that heard nothing is asked again (`WAIT` in registry/poll.py)."""
+
+
+def entry_octets() -> int:
+    """What a login takes in a bridge's record."""
+    keys, log = Keys(), Log(Keys())
+    key = keys.group_member(user_group("user12345"), parse_prefix("10.66.129.123"))
+    log.add(deque([Change(key, b"1795351740", 1_000_000)]), now=0.0)
+    return log.size
+
+
+def entries(logins: float, announcements: float) -> float:
+    """Entries in the record of a bridge with so many logins a second that announces at most so often a second.
+
+    As `registry.feed.Log` keeps them: for KEPT_FOR, but what is more than KEPT_BYTES only if it was among the last
+    KEPT_ANNOUNCEMENTS, and never more than MAX_RECORD; what is new is always there.
+    """
+    if not logins:
+        return 0.0
+    fresh = max(1.0, logins / announcements)
+    roomy = max(KEPT_BYTES / entry_octets(), KEPT_ANNOUNCEMENTS * fresh)
+    return max(fresh, min(KEPT_FOR * logins, roomy, MAX_RECORD / entry_octets()))
 
 
 class Cost(NamedTuple):
-    """What is spent of something each second, by how often hosts wake and how many logins there are."""
+    """What a wake-up of one host costs."""
 
     per_wake: float
-    per_login: float
+    per_entry: float
 
-    def at(self, wakes: float, logins: float) -> float:
-        """At so many wake-ups (of each host) and logins a second."""
-        return self.per_wake * wakes + self.per_login * logins
+    def at(self, wakes: float, read: float) -> float:
+        """A second with so many wake-ups, each of which brings so many entries."""
+        return wakes * (self.per_wake + self.per_entry * read)
 
     @classmethod
-    def solve(cls, alone: float, busy: float, wakes: float, logins: float) -> Self:
-        """The parts, from one login that is one wake-up, and"""
-        if logins <= wakes:
-            raise ValueError(f"{logins:g} logins and {wakes:g} wake-ups a second: that is not under load")
-        per_login = max(0.0, (busy - wakes * alone) / (logins - wakes))
+    def through(cls, few: tuple[float, float], many: tuple[float, float]) -> Self:
+        """From two measurements, each entries and what a wake-up cost with them; nothing is negative."""
+        if many[0] <= few[0]:
+            raise ValueError(f"{few[0]:.3g} and {many[0]:.3g} entries in a record: no load was measured")
+        per_entry = max(0.0, (many[1] - few[1]) / (many[0] - few[0]))
+        return cls(max(0.0, few[1] - per_entry * few[0]), per_entry)
+
+
+class Leader(NamedTuple):
+    """CPU seconds that the leader spends on what is written, however many hosts there are."""
+
+    per_announcement: float
+    per_login: float
+
+    def at(self, announcements: float, logins: float) -> float:
+        """A second with so many of both."""
+        return self.per_announcement * announcements + self.per_login * logins
+
+    @classmethod
+    def solve(cls, alone: float, busy: float, announcements: float, logins: float) -> Self:
+        """From a login that is one announcement, and from a second with many of both; nothing is negative."""
+        per_login = max(0.0, (busy - announcements * alone) / (logins - announcements))
         return cls(max(0.0, alone - per_login), per_login)
 
 
@@ -82,14 +123,13 @@ class Line(NamedTuple):
 class Fit:
     """What was measured, as costs."""
 
-    server: Cost
-    """CPU seconds of the leader, however many hosts there are."""
+    leader: Leader
     host: Cost
     """CPU seconds of the server that a host polls."""
     traffic: Cost
     """Octets on the wire of each host."""
     announcements: float
-    """How often a second one bridge announces under load: so often its hosts wake at most."""
+    """How often a second one bridge announces under load."""
     heard: Line
     """Milliseconds until the last host has heard (p50)."""
     memory: Line
@@ -101,22 +141,27 @@ class Fit:
 
 
 def fit(figures: Mapping[str, Mapping[str, Any]]) -> Fit:
-    """Fits `figures`, by bench: those of fanout, scale and herd. Raises ValueError if there are none of one."""
-    missing = [name for name in ("fanout", "scale", "herd") if not figures.get(name)]
+    """Fits `figures`, by bench: those of fanout and herd, with one bridge. Raises ValueError if they do not do."""
+    missing = [name for name in ("fanout", "herd") if not figures.get(name)]
     if missing:
         raise ValueError(f"no figures of {', '.join(missing)}: run script/bench all")
-    fanout, scale, herd = figures["fanout"], figures["scale"], figures["herd"]
-    alone = Line.through({hosts: ms / 1000 for hosts, ms in fanout["consul_cpu_ms_per_login"].items()})
+    fanout, herd = figures["fanout"], figures["herd"]
     idle = min(fanout["consul_idle_cpu_percent"].values()) / 100
+    alone = Line.through({hosts: ms / 1000 for hosts, ms in fanout["consul_cpu_ms_per_login"].items()})
     busy = Line.through({hosts: each / 100 - idle for hosts, each in fanout["busy_consul_cpu_percent"].items()})
-    most = max(fanout["busy_logins_per_s"], key=int)
-    logins, wakes = fanout["busy_logins_per_s"][most], fanout["busy_wakes_per_s_per_agent"][most]
-    octets = scale["bytes_per_login_per_host"]
+    size = max(fanout["logins_per_s"], key=int)
+    busy_size = max(fanout["busy_logins_per_s"], key=int)
+    logins, wakes = fanout["busy_logins_per_s"][busy_size], fanout["busy_wakes_per_s_per_agent"][busy_size]
+    if not 0 < wakes < logins:
+        raise ValueError(f"{logins:g} logins and {wakes:g} wake-ups a second: no load was measured")
+    few = entries(fanout["logins_per_s"][size], wakes)
+    many = entries(logins, wakes)
+    octets = fanout["bytes_per_login_per_agent"][size], fanout["busy_bytes_per_s_per_agent"][busy_size] / wakes
     return Fit(
-        server=Cost.solve(alone.base, busy.base, wakes, logins),
-        host=Cost.solve(alone.per_host, busy.per_host, wakes, logins),
-        traffic=Cost.solve(octets[max(octets, key=int)], fanout["busy_bytes_per_s_per_agent"][most], wakes, logins),
-        announcements=wakes,
+        leader=Leader.solve(alone.base, busy.base, wakes, logins),
+        host=Cost.through((few, alone.per_host), (many, busy.per_host / wakes)),
+        traffic=Cost.through((few, octets[0]), (many, octets[1])),
+        announcements=max(fanout["busy_wakes_per_s_per_agent"].values()),
         heard=Line.through(fanout["last_agent_p50_ms"]),
         memory=Line.through(fanout["consul_memory_bytes"]),
         idle=idle,
@@ -132,6 +177,8 @@ class Capacity:
     """Logins a second in all of the organisation: each is told to every datacenter."""
     wakes: float
     """Wake-ups of each host a second."""
+    read: float
+    """Entries that each of them brings."""
     limits: Mapping[str, float]
     """Hosts that each thing suffices for, by its name."""
     heard: float
@@ -156,20 +203,21 @@ def capacity(fitted: Fit, servers: int, logins: float, assumed: Assumptions | No
     """What a datacenter of so many Consul servers carries at so many logins a second."""
     assumed = assumed or Assumptions()
     wakes = min(logins, assumed.bridges * fitted.announcements)
-    # An entry stays in its record for some announcements of its bridge; those of others have hosts read it again.
-    read = logins * max(1.0, wakes / fitted.announcements)
-    cpu = assumed.cores * assumed.use - fitted.server.at(wakes, logins)
+    read = assumed.bridges * entries(logins / assumed.bridges, fitted.announcements)
+    cpu = assumed.cores * assumed.use - fitted.leader.at(wakes, logins)
     limits = {
-        "CPU": _hosts(servers * cpu, fitted.host.at(wakes + 1 / assumed.renewal, read)),
+        "CPU": _hosts(servers * cpu, fitted.host.at(wakes, read) + fitted.host.per_wake / WAIT),
         "network": _hosts(servers * assumed.network * assumed.use, fitted.traffic.at(wakes, read)),
         "watches": float(assumed.watches - assumed.watches_per_bridge * assumed.bridges),
         "gossip": float(assumed.agents),
     }
-    return Capacity(logins, wakes, limits, fitted.heard.at(max(0.0, min(limits.values())) / servers))
+    return Capacity(logins, wakes, read, limits, fitted.heard.at(max(0.0, min(limits.values())) / servers))
 
 
 def _hosts(budget: float, each: float) -> float:
-    return max(0.0, budget / each) if each else math.inf
+    if budget <= 0:
+        return 0.0
+    return budget / each if each else math.inf
 
 
 LOGINS = (1, 10, 100, 1000)
@@ -192,11 +240,14 @@ def report(results: Results) -> str:
         f"Fitted to the figures of {results.date}{quick} ({results.machine.get('cpu')}, {results.machine.get('cores')} "
         f"cores, Consul {results.versions.get('consul')}):",
         "",
-        "| | per wake-up | per login | from |",
-        "|---|---:|---:|---|",
-        _row("$S$, leader's CPU, µs", Cost(*(1e6 * part for part in fitted.server)), "fanout"),
-        _row("$H$, CPU of its server for each host, µs", Cost(*(1e6 * part for part in fitted.host)), "fanout"),
-        _row("$T$, octets on each host's wire", fitted.traffic, "scale, fanout"),
+        "| | |",
+        "|---|---:|",
+        f"| $S_a$, leader's CPU for an announcement | {1e6 * fitted.leader.per_announcement:,.0f} µs |",
+        f"| $S_l$, leader's CPU for a login | {1e6 * fitted.leader.per_login:,.0f} µs |",
+        f"| $H_w$, its server's CPU for a wake-up of a host | {1e6 * fitted.host.per_wake:,.0f} µs |",
+        f"| $H_e$, its server's CPU for an entry that it reads | {1e6 * fitted.host.per_entry:,.2f} µs |",
+        f"| $T_w$, octets on a host's wire for a wake-up | {fitted.traffic.per_wake:,.0f} |",
+        f"| $T_e$, octets on a host's wire for an entry | {fitted.traffic.per_entry:,.0f} |",
         "",
         f"One bridge announces {fitted.announcements:.1f} times a second under load; a watch takes "
         f"{fitted.memory.per_host / 1024:.0f} KiB of Consul's memory; the last of $n$ hosts at one server hears within "
@@ -205,17 +256,17 @@ def report(results: Results) -> str:
         "",
         foretold,
         "",
-        f"| logins/s | wake-ups/s of a host | Consul servers | CPU | network | watches | gossip | hosts per datacenter "
-        f"| last host hears after | datacenters for {FLEET:,} hosts |",
-        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
+        "| logins/s | wake-ups/s of a host | entries in each | Consul servers | CPU | network | watches | gossip "
+        f"| hosts per datacenter | last host hears after | datacenters for {FLEET:,} hosts |",
+        "|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|",
     ]
     for logins in LOGINS:
         for servers in SERVERS:
             found = capacity(fitted, servers, logins, assumed)
             limits = " | ".join(f"{each:,.0f}" for each in found.limits.values())
             lines.append(
-                f"| {logins:,} | {found.wakes:.3g} | {servers} | {limits} | **{found.hosts:,}** ({found.limit}) "
-                f"| {found.heard:.0f} ms | {found.datacenters(FLEET) or 'none'} |"
+                f"| {logins:,} | {found.wakes:.3g} | {found.read:,.0f} | {servers} | {limits} "
+                f"| **{found.hosts:,}** ({found.limit}) | {found.heard:.0f} ms | {found.datacenters(FLEET) or 'none'} |"
             )
     return "\n".join(lines) + "\n"
 
@@ -223,21 +274,14 @@ def report(results: Results) -> str:
 def _check(fitted: Fit, measured: Mapping[str, float]) -> str:
     """What the model says of figures that it was not fitted to."""
     wakes, logins, hosts = measured["wakes_per_s_per_agent"], measured["logins_per_s"], measured["agents"]
-    cpu = fitted.idle + fitted.server.at(wakes, logins) + hosts * fitted.host.at(wakes, logins)
-    octets = fitted.traffic.at(wakes, logins)
+    read = entries(logins, wakes)
+    cpu = fitted.idle + fitted.leader.at(wakes, logins) + hosts * fitted.host.at(wakes, read)
+    octets = fitted.traffic.at(wakes, read)
     return (
         f"The check, {hosts:.0f} hosts and {logins:.0f} logins a second, to which it was not fitted: Consul's CPU "
         f"{cpu:.0%} of a core (measured: {measured['consul_cpu_percent']:.0f}%), each host's wire "
         f"{octets / 1000:.0f} kB/s (measured: {measured['bytes_per_s_per_agent'] / 1000:.0f})."
     )
-
-
-def _row(name: str, cost: Cost, source: str) -> str:
-    return f"| {name} | {_number(cost.per_wake)} | {_number(cost.per_login)} | {source} |"
-
-
-def _number(value: float) -> str:
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
 def put_into(document: str, text: str) -> str:
