@@ -17,7 +17,7 @@ from pathlib import Path
 
 from bench import packets
 from bench.dataplanes import BACKENDS, FIRST, desired, inside, members, service
-from bench.frame import Bench, Result, percentile, progress
+from bench.frame import Bench, Figures, Result, percentile, progress
 from bench.tidy import namespace
 from radius_bridge.policy.members import parse_prefix
 from tests.lab.netns import Namespace, link
@@ -70,7 +70,7 @@ def measure(rounds: int, seconds: float, trips: int) -> Result:
             for _ in range(rounds):
                 for way in ways.values():
                     way.measure(seconds, trips)
-    return Result(*({what: _figures(ways, names, what) for what in _WHAT} for names in (ours, without)))
+        return Result(_figures(ways, list(ours)), _figures(ways, list(without)))
 
 
 class _Way:
@@ -117,8 +117,8 @@ _WHAT: dict[str, Callable[[_Way, _Way], float]] = {
 }
 
 
-def _figures(ways: dict[str, _Way], names: dict[str, tuple[Program, int]], what: str) -> dict[str, float]:
-    return {name: _WHAT[what](ways[name], ways[BASE]) for name in names}
+def _figures(ways: dict[str, _Way], names: list[str]) -> Figures:
+    return {what: {name: figure(ways[name], ways[BASE]) for name in names} for what, figure in _WHAT.items()}
 
 
 def _port(services: int) -> int:
