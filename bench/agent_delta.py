@@ -27,15 +27,18 @@ def run_bench(quick: bool) -> Result:
     peers: dict[str, dict[str, float]] = {}
     for size in SIZES:
         held = members(size)
-        with tempfile.TemporaryDirectory(prefix="rb-bench-") as folder, namespace("delta") as host:
+        with tempfile.TemporaryDirectory(prefix="rb-bench-") as folder:
             for number, backend in enumerate(BACKENDS):
                 progress(f"{changes} changes of a set of {size:,}, {backend}")
-                took = inside(host, partial(_ours, backend, held, changes, Path(folder)))
+                with namespace("delta") as host:
+                    took = inside(host, partial(_ours, backend, held, changes, Path(folder)))
                 for percent in (50, 99):
                     key = f"{backend}_p{percent}_ms" if number else f"p{percent}_ms"
                     figures.setdefault(key, {})[str(size)] = _milliseconds(took, percent)
             rounds = 3 if quick or size > 100_000 else 9
-            again, each = host.call(partial(_without, Restore(Path(folder) / "restore", held), rounds, processes))
+            peer = Restore(Path(folder) / "restore", held)
+            with namespace("delta") as host:
+                again, each = host.call(partial(_without, peer, rounds, processes))
         peers.setdefault("ipset_restore_p50_ms", {})[str(size)] = _milliseconds(again, 50)
         peers.setdefault("ipset_process_p50_ms", {})[str(size)] = _milliseconds(each, 50)
     return Result(figures, peers)
