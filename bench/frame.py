@@ -29,6 +29,8 @@ class Bench:
     name: str
     about: str
     run: Callable[[bool], Result]
+    means: str = ""
+    """What its figures say and what they do not, in one line: it stands above its table in RESULTS.md."""
 
 
 def progress(text: str) -> None:
@@ -62,15 +64,31 @@ def machine() -> dict[str, str | int]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of what took part."""
+    """Versions of what took part; those of programs that are not there are left out."""
+    programs = {
+        "consul": ("consul", "version"),
+        "freeradius": ("freeradius", "-v"),
+        "ipset": ("ipset", "--version"),
+        "iptables": ("iptables", "--version"),
+        "nft": ("nft", "--version"),
+    }
+    found = {name: _version(_first_line(*argv)) for name, argv in programs.items()}
     return {
         "radius-bridge": version("radius-bridge"),
         "python": platform.python_version(),
-        "consul": _first_line("consul", "version").removeprefix("Consul v"),
-        "ipset": _first_line("ipset", "--version").removeprefix("ipset v").partition(",")[0],
+        **{name: number for name, number in found.items() if number},
     }
 
 
+def _version(line: str) -> str:
+    """The first number with a point in it, and how iptables was built."""
+    match = re.search(r"\d+(?:\.\d+)+(?: \((?:nf_tables|legacy)\))?", line)
+    return match[0] if match else ""
+
+
 def _first_line(*argv: str) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=10)
+    try:
+        done = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=10)
+    except FileNotFoundError:
+        return ""
     return next(iter(done.stdout.splitlines()), "")

@@ -206,5 +206,10 @@ def _put(consul: http.client.HTTPConnection, probe: SetProbe, address: str) -> f
 
 
 BENCH = Bench(
-    "login", "Accounting-Request sent → member in the kernel, 100,000 bindings stored, idle and under load", run_bench
+    "login",
+    "Accounting-Request sent → member in the kernel, 100,000 bindings stored, idle and under load",
+    run_bench,
+    means="One login after the other; loaded: while 1,000 others log in each second. Recorded, woken, programmed: "
+    "until the response, until the agent heard, until it had told the kernel. Without us: an HTTP put, `consul watch` "
+    "and a script that runs `ipset`, with nothing else stored. Must be: idle p50 ≤ 10, p99 ≤ 50; loaded p99 ≤ 250.",
 )

@@ -3,6 +3,7 @@
 import base64
 import http.client
 import json
+import os
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -91,6 +92,11 @@ def settle(site: Site) -> None:
 def cpu_seconds(pid: int) -> float:
     """Seconds that a process has spent on a processor."""
     return sum(int(task.read_text().split()[0]) for task in Path(f"/proc/{pid}/task").glob("*/schedstat")) / 1e9
+
+
+def memory_bytes(pid: int) -> int:
+    """Resident memory of a process."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def prefix_bytes(namespace: Namespace) -> int:
