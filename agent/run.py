@@ -23,7 +23,7 @@ log = structlog.get_logger()
 async def run(settings: AgentSettings) -> None:
     """Runs until SIGTERM or SIGINT. Raises OSError or DataplaneError if it cannot begin."""
     look_again = asyncio.Event()
-    with IpsetDataplane(settings.state_dir / "lock") as dataplane:
+    with dataplane_of(settings) as dataplane:
         restored = await restore(settings, dataplane)
         async with Consul(settings.consul) as consul, signals(look_again.set) as stop:
             scope = restored.state.scope if restored.state else await _where(settings, consul, stop)
