@@ -111,20 +111,18 @@ def _with_leases(state: State, known: Session) -> Session:
     """The session with the addresses that were leased to its MAC address while it was going on."""
     if not known.mac or not known.since:
         return known
-    fresh = []
-    for address in state.leases(known.mac):
-        if address in known.leased:
-            continue
+    addresses = []
+    for address in dict.fromkeys((*known.leased, *state.leases(known.mac))):
         lease = state.binding(address).leases.get(known.mac)
-        joins = (
-            lease is not None and lease.since and lease.since < (known.end or known.limit) and lease.end > known.since
-        )
-        if joins and state.may_bind(known.source, address):
-            fresh.append(address)
-    if not fresh:
-        return known
-    # What is too much is what it has had longest.
-    return replace(known, leased=tuple(sorted({*known.leased, *fresh}))[-MAX_ADDRESSES:])
+        if lease is None or not lease.since:
+            joins = address in known.leased  # that may have been long ago
+        else:
+            began_in_time = lease.since < (known.end or known.limit)
+            joins = began_in_time and lease.end > known.since and state.may_bind(known.source, address)
+        if joins:
+            addresses.append(address)
+    leased = tuple(sorted(addresses[-MAX_ADDRESSES:]))
+    return known if leased == known.leased else replace(known, leased=leased)
 
 
 def _with_kin(state: State, session: str, known: Session) -> tuple[Session, Mapping[str, Claim]]:
@@ -161,7 +159,7 @@ def _claim(
         seen = max(seen, event.heard)
     elif inherited is not None:
         since, seen = inherited.since, inherited.seen
-    if not seen and before is None and address not in known.leased:
+    if not seen and address not in known.leased:
         return None
     limit, fallback, ended = known.limit, known.fallback, known.end
     if address not in known.claimed:

@@ -1,6 +1,7 @@
 """Something for the session engine to work on: all that is known, in dictionaries that are searched from end to end."""
 
 from collections.abc import Callable
+from typing import Any
 
 from radius_bridge.identity import engine
 from radius_bridge.identity.bindings import EMPTY, Binding, Holding
@@ -88,17 +89,17 @@ class World:
                 engine.refresh(self, session, now)
 
 
-def start(user: str = "alice", session: str = "ap1/1", *addresses: Prefix, at: float = 0.0, **more: object) -> Event:
+def start(user: str = "alice", session: str = "ap1/1", *addresses: Prefix, at: float = 0.0, **more: Any) -> Event:
     """A Start `at` seconds after NOW."""
     return accounting(Kind.START, user, session, *addresses, at=at, **more)
 
 
-def interim(user: str = "alice", session: str = "ap1/1", *addresses: Prefix, at: float = 0.0, **more: object) -> Event:
+def interim(user: str = "alice", session: str = "ap1/1", *addresses: Prefix, at: float = 0.0, **more: Any) -> Event:
     """An Interim-Update `at` seconds after NOW."""
     return accounting(Kind.INTERIM, user, session, *addresses, at=at, **more)
 
 
-def stop(user: str = "alice", session: str = "ap1/1", *addresses: Prefix, at: float = 0.0, **more: object) -> Event:
+def stop(user: str = "alice", session: str = "ap1/1", *addresses: Prefix, at: float = 0.0, **more: Any) -> Event:
     """A Stop `at` seconds after NOW."""
     return accounting(Kind.STOP, user, session, *addresses, at=at, **more)
 
@@ -114,14 +115,14 @@ def accounting(
     source: str = "controller",
     lease: int = 3600,
     longest: int = 86400,
-    **more: object,
+    **more: Any,
 ) -> Event:
     """An accounting event; `at`, `heard` (the same, unless given) and `started` in seconds after NOW."""
     clock = NOW + (at if heard is None else heard)
     begun = 0.0 if kind is Kind.STOP else clock
     if started is not None:
         begun = NOW + started
-    return Event(kind, user, session, addresses, NOW + at, clock, begun, source, lease, longest, **more)  # type: ignore[arg-type]
+    return Event(kind, user, session, addresses, NOW + at, clock, begun, source, lease, longest, **more)
 
 
 def leased(mac: str = LAPTOP, address: Prefix = X, at: float = 0.0, term: float = 1800.0) -> Lease:
