@@ -20,6 +20,9 @@ LONGEST = 253
 REMEMBERED = 65536
 """Names whose user is remembered: reading one anew takes some 15 µs, and most come again."""
 
+BARE = 12
+"""Digits of a MAC address; a name of so many characters may be one without separators."""
+
 _usernames = get_profile("UsernameCaseMapped")
 
 
@@ -127,19 +130,22 @@ class Names:
     def _read_anew(self, raw: bytes, step: Callable[[str, str], Any] = lambda what, result: None) -> Named:
         try:
             text = _text(raw)
-            if mac_of(text) and len(text) > 12 and _is_all_mac(text):
-                step("MAC address", mac_of(text))
-                return _MAC
             local, realm, notation = _split(text, self.naming.slash_realms)
             if notation:
                 step("notation", notation)
-            realm = case_mapped(realm)
+            before, realm = realm, case_mapped(realm)
             if not local:
                 # RFC 7542 §2.4: for privacy, nothing before the @.
                 step("user", "nobody: an empty name stands for anonymous")
                 return Named("", NoUser.NEVER_BOUND, realm)
             mapped = case_mapped(local)
+            if _separators(mapped + realm) != _separators(local + before):
+                raise NameRefused("has a wide form of @, \\ or /: it could be read in two ways")
             step("case-mapped", f"{mapped}@{realm}" if realm else mapped)
+            mac = mac_of(mapped)
+            if mac and len(mapped) != BARE and _is_all_mac(mapped):
+                step("MAC address", mac)
+                return _MAC
             if not {mapped, f"{mapped}@{realm}"}.isdisjoint(self.naming.never):
                 step("never bound", "it is on the list")
                 return Named("", NoUser.NEVER_BOUND, realm)
@@ -155,8 +161,7 @@ class Names:
         if mapped.endswith("$") and not self.naming.bind_machines:
             step("machine", "machines are nobody")
             return Named("", NoUser.MACHINE, realm)
-        bare = mac_of(mapped) if len(mapped) == 12 else ""
-        return Named(user, None, realm, bare)
+        return Named(user, None, realm, mac if len(mapped) == BARE else "")
 
 
 def case_mapped(text: str) -> str:
@@ -193,9 +198,12 @@ def _text(raw: bytes) -> str:
 
 
 def _is_all_mac(text: str) -> bool:
-    """True if nothing follows the MAC address that `text` begins with, but for a realm."""
-    address, _, _ = text.partition("@")
-    return len(address) <= 17 and sum(char.isalnum() for char in address) == 12
+    """True if nothing follows the MAC address that `text` begins with."""
+    return sum(char.isalnum() for char in text) == BARE and text[-1].isalnum()
+
+
+def _separators(text: str) -> int:
+    return sum(char in "@\\/" for char in text)
 
 
 def _split(text: str, slash_realms: bool) -> tuple[str, str, str]:

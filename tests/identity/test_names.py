@@ -86,6 +86,11 @@ def test_what_nobody_could_name_in_a_grant_is_refused(name: str) -> None:
     assert user(name) == "(bad-name)"
 
 
+@pytest.mark.parametrize("name", ["alice＠corp", "CORP＼alice", "host／pc.corp", "a@b＠c", "alice＠corp@evil.example"])
+def test_a_wide_form_of_a_separator_brings_nobody_into_another_realm(name: str) -> None:
+    assert user(name) == "(bad-name)"
+
+
 @pytest.mark.parametrize("name", ["", " ", "   "])
 def test_no_name_is_nobodys(name: str) -> None:
     assert user(name) == "(no-name)"
@@ -133,11 +138,12 @@ def test_row_10_a_name_of_twelve_hexadecimal_digits_is_a_mac_address_only_if_the
     assert DEFAULT.read(b"202311220042", STATION).user == "202311220042"
     assert DEFAULT.read(b"202311220042").user == "202311220042"
     assert DEFAULT.read(b"202311220042", "20:23:11:22:00:42").no_user is NoUser.MAC
-    assert user("00:1b:2c:3d:4e:5f@mac.example") == "(mac)"
+    assert user("00:1b:2c:3d:4e:5f@mac.example") == user("CORP\\00-1B-2C-3D-4E-5F") == "(mac)"
+    assert user("００-1b-2c-3d-4e-5f") == "(mac)"
     assert user("00:1b:2c:3d:4e:5f-alice") == "00:1b:2c:3d:4e:5f-alice"
 
 
-words = st.text(st.sampled_from("aAbßüÜİΣ ＡK\u0301@\\/$.%-") | st.characters(codec="utf-8"), max_size=12)
+words = st.text(st.sampled_from("aAbßüÜİΣ ＡK\u0301@\\/$.%-＠＼／＄－０") | st.characters(codec="utf-8"), max_size=12)
 
 
 @given(words)

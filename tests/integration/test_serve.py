@@ -93,7 +93,9 @@ def test_no_user_name_writes_outside_its_group(consul: ConsulServer, bridge: Bri
     bridge.start().wait_log("listening")
     with bridge.nas() as nas:
         for number, name in enumerate(HOSTILE_NAMES):
-            attributes = [(kind, name if kind == 1 else value) for kind, value in start("", f"10.0.0.{number + 1}")]
+            attributes = [
+                (kind, name if kind == 1 else value) for kind, value in start("", f"10.0.0.{number + 1}", str(number))
+            ]
             assert nas.send(attributes) is not None, f"{name!r}: acknowledged, bound or not"
     stored = [key.removeprefix("befw/") for key in keys(consul)]
     groups = [key for key in stored if key.startswith("$alias$/")]
