@@ -10,6 +10,7 @@ from ipaddress import IPv4Address
 from pathlib import Path
 
 from radius_bridge.identity.bindings import Binding, Claim
+from radius_bridge.identity.sessions import Session
 from radius_bridge.policy.members import parse_prefix, user_group
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.records import encode
@@ -22,7 +23,8 @@ FIRST = int(IPv4Address("10.100.0.0"))
 
 _OPS = 64
 _WRITERS = 8
-_EXPIRES = 4_000_000_000
+_TERM = 3_000_000_000
+"""Seconds from 2001 on for which the stored sessions last."""
 
 
 def connection(namespace: Namespace, address: str = CONSUL, port: int = CONSUL_PORT) -> http.client.HTTPConnection:
@@ -37,20 +39,26 @@ def connection(namespace: Namespace, address: str = CONSUL, port: int = CONSUL_P
 
 
 def fill(namespace: Namespace, first: int, last: int, address: str = CONSUL, port: int = CONSUL_PORT) -> None:
-    """Stores the bindings number `first` … `last` - 1, each of a user of its own, as a bridge would."""
+    """Stores the sessions number `first` … `last` - 1, each of a user of its own, as a bridge would."""
     keys = Keys()
 
     def ops(number: int) -> list[dict[str, object]]:
         host = parse_prefix(str(IPv4Address(FIRST + number)))
         user = f"stored{number}"
-        claim = Claim(user, 1e9, 1e9, _EXPIRES, nas="203.0.113.2", source="nas")
-        record = encode(Binding({f"203.0.113.2/stored-{number}": claim}))
+        name = f"203.0.113.2/stored-{number}"
+        mac = f"02:00:{number >> 24 & 255:02x}:{number >> 16 & 255:02x}:{number >> 8 & 255:02x}:{number & 255:02x}"
+        session = Session(user, 1e9, 1e9, 1e9, "nas", _TERM, _TERM, mac=mac, addresses=(str(host),), named=(1e9, 0.0))
+        record = encode(Binding({name: Claim(user, 1e9, 1e9, session.limit, session.fallback, mac=mac)}))
         member = keys.group_member(user_group(user), host)
-        return [_set(keys.binding(host), record), _set(member, str(_EXPIRES).encode())]
+        return [
+            _set(keys.session(name), encode(session)),
+            _set(keys.binding(host), record),
+            _set(member, str(int(session.fallback)).encode()),
+        ]
 
     def write(part: int) -> None:
         consul = connection(namespace, address, port)
-        per_transaction = _OPS // 2
+        per_transaction = _OPS // 3
         for start in range(first + part * per_transaction, last, _WRITERS * per_transaction):
             numbers = range(start, min(start + per_transaction, last))
             consul.request("PUT", "/v1/txn", json.dumps([op for number in numbers for op in ops(number)]))

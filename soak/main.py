@@ -5,10 +5,10 @@ import json
 import sys
 from datetime import UTC, datetime
 
-from soak import fuzz
+from soak import fuzz, identity
 from soak.frame import PAGE, Failed, Soak, entry, progress
 
-SOAKS: dict[str, Soak] = {soak.name: soak for soak in (fuzz.SOAK,)}
+SOAKS: dict[str, Soak] = {soak.name: soak for soak in (fuzz.SOAK, identity.SOAK)}
 """All there are, by name."""
 
 

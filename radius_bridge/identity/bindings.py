@@ -62,12 +62,14 @@ class Leased(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     @property
     def end(self) -> float:
         """When it ends or ended."""
-        return self.expires if self.is_held else self.ended
+        if self.is_held:
+            return self.expires
+        return min(self.ended, self.expires) if self.at else self.ended
 
     @property
     def over(self) -> float:
         """From when on nothing hangs on it."""
-        return max(self.at, self.end) + RETENTION
+        return max(self.at, self.ended, self.end) + RETENTION
 
 
 class Standing(NamedTuple):
@@ -79,6 +81,11 @@ class Standing(NamedTuple):
     seen: float
     expires: float
     is_void: bool = False
+
+    @property
+    def end(self) -> float:
+        """When the session, or its time, was over."""
+        return min(self.claim.ended, self.expires) if self.claim.ended else self.expires
 
 
 class Holding(NamedTuple):
@@ -112,7 +119,7 @@ class Binding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     def holding(self, now: float) -> Holding:
         """Who has the address at `now`."""
-        live = [s for s in self.standings() if not s.is_void and not s.claim.ended and s.expires > now]
+        live = [s for s in self.standings() if not s.is_void and not s.claim.ended and s.expires > max(now, s.since)]
         if not live:
             return NOBODY
         user = max(live, key=lambda s: (s.expires, s.since, s.session)).claim.user
@@ -129,7 +136,7 @@ class Binding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     def over(self) -> float:
         """From when on it is forgettable."""
-        ends = [(each.claim.ended or each.expires) + RETENTION for each in self.standings()]
+        ends = [each.end + RETENTION for each in self.standings()]
         return max([*ends, *(lease.over for lease in self.leases.values())], default=0.0)
 
     def _standing(self, session: str, claim: Claim) -> Standing:
@@ -138,7 +145,7 @@ class Binding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             since = claim.since if claim.seen else max(claim.since, lease.since)
             return Standing(session, claim, since, max(claim.seen, lease.at), min(claim.limit, lease.expires))
         if lease is not None and claim.seen <= lease.ended:
-            return Standing(session, claim, claim.since, claim.seen, min(claim.limit, lease.ended))
+            return Standing(session, claim, claim.since, claim.seen, min(claim.limit, lease.end))
         fallback = claim.fallback if claim.seen else 0.0
         other = self.leases.get("")
         if other is not None and other.is_held and claim.seen <= other.expires:
@@ -148,7 +155,7 @@ class Binding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     def _is_leased_away(self, standing: Standing) -> bool:
         mac = standing.claim.mac
         return bool(mac) and any(
-            other not in ("", mac) and standing.seen <= lease.at for other, lease in self.leases.items()
+            other not in ("", mac) and lease.at and standing.seen <= lease.at for other, lease in self.leases.items()
         )
 
 
@@ -161,7 +168,8 @@ def _supersedes(other: Standing, one: Standing) -> bool:
     return (
         other.claim.user != one.claim.user
         and (other.since, other.session) > (one.since, one.session)
-        and one.seen <= (other.claim.ended or other.expires)
+        and one.seen <= other.end
+        and other.since < other.end
     )
 
 
@@ -169,10 +177,12 @@ EMPTY = Binding()
 """An address of which nothing is known."""
 
 
-def claimed(binding: Binding, session: str, claim: Claim) -> Binding:
-    """The binding with the claim of a session."""
+def claimed(binding: Binding, session: str, claim: Claim | None) -> Binding:
+    """The binding with the claim of a session, or without one."""
     if binding.claims.get(session) == claim:
         return binding
+    if claim is None:
+        return Binding({name: each for name, each in binding.claims.items() if name != session}, binding.leases)
     return Binding({**binding.claims, session: claim}, binding.leases)
 
 
@@ -182,9 +192,6 @@ def leased(binding: Binding, lease: Lease) -> Binding:
     if lease.expires <= lease.at:
         fresh = replace(known, ended=max(known.ended, lease.at))
     elif (lease.at, lease.expires) > (known.at, known.expires):
-        is_slight = known.is_held and lease.expires - known.expires <= SLIGHT * (lease.expires - lease.at)
-        if is_slight and lease.expires >= known.expires:
-            return binding
         since = lease.at if not known.at else min(known.since, lease.at)
         fresh = replace(known, since=since, at=lease.at, expires=lease.expires, source=lease.source)
     else:
@@ -197,11 +204,11 @@ def leased(binding: Binding, lease: Lease) -> Binding:
 def forget(binding: Binding, now: float) -> Binding:
     """The binding without what is over for long, and without what that has made void."""
     every = binding.standings()
-    gone = {s.session for s in every if (s.claim.ended or s.expires) + RETENTION <= now}
+    gone = {s.session for s in every if s.end + RETENTION <= now}
     if len(every) - len(gone) > MAX_CLAIMS:
         by_age = sorted(
             (s for s in every if s.session not in gone),
-            key=lambda s: (not s.claim.ended and s.expires > now and not s.is_void, s.claim.ended or s.expires),
+            key=lambda s: (not s.claim.ended and s.expires > now and not s.is_void, s.end),
         )
         gone |= {s.session for s in by_age[: len(by_age) - MAX_CLAIMS]}
     leases = dict(_kept_leases(binding, now))
@@ -216,7 +223,9 @@ def is_slight(before: Binding, after: Binding, now: float) -> bool:
     """True if `after` changes nothing but ends, and these too little to be written."""
     if before == after:
         return True
-    if before.leases != after.leases or before.claims.keys() != after.claims.keys():
+    if before.leases.keys() != after.leases.keys() or before.claims.keys() != after.claims.keys():
+        return False
+    if not all(_is_slight_renewal(old, after.leases[mac]) for mac, old in before.leases.items()):
         return False
     for session, old in before.claims.items():
         new = after.claims[session]
@@ -227,6 +236,11 @@ def is_slight(before: Binding, after: Binding, now: float) -> bool:
         return False
     extension = new_holding.expires - old_holding.expires
     return 0 <= extension <= SLIGHT * max(0.0, new_holding.expires - now)
+
+
+def _is_slight_renewal(old: Leased, new: Leased) -> bool:
+    same = replace(old, since=new.since, at=new.at, expires=new.expires, source=new.source)
+    return old.at > 0 and new == same and 0 <= new.expires - old.expires <= SLIGHT * (new.expires - new.at)
 
 
 def _kept_leases(binding: Binding, now: float) -> Iterator[tuple[str, Leased]]:

@@ -90,40 +90,39 @@ def _project(
     known, inherited = _with_kin(state, session, known)
     if known != before:
         state.put_session(session, known)
-    addresses = dict.fromkeys(known.claimed)
+    addresses = dict.fromkeys((*known.claimed, *known.left))
     if before is not None:
         addresses |= dict.fromkeys(before.claimed)
     named: frozenset[str] = frozenset()
     if event is not None and event.addresses:
         named = frozenset(text(address) for address in event.addresses)
         addresses |= dict.fromkeys(named)
+    taken_over = before.addresses if before is not None and before.heir else ()
     for address in addresses:
         binding = state.binding(address)
-        claim = _claim(known, address, binding.claims.get(session), event if address in named else None, inherited)
-        if claim is not None:
-            after = claimed(binding, session, claim)
-            if after is not binding:
-                state.put_binding(address, forget(after, now))
+        old = None if address in taken_over else binding.claims.get(session)
+        claim = _claim(known, address, old, event if address in named else None, inherited.get(address))
+        after = claimed(binding, session, claim)
+        if after is not binding:
+            state.put_binding(address, forget(after, now))
 
 
 def _with_leases(state: State, known: Session) -> Session:
     """The session with the addresses that were leased to its MAC address while it was going on."""
     if not known.mac or not known.since:
         return known
-    fresh = []
-    for address in state.leases(known.mac):
-        if address in known.leased:
-            continue
+    addresses = []
+    for address in dict.fromkeys((*known.leased, *state.leases(known.mac))):
         lease = state.binding(address).leases.get(known.mac)
-        joins = (
-            lease is not None and lease.since and lease.since < (known.end or known.limit) and lease.end > known.since
-        )
-        if joins and state.may_bind(known.source, address):
-            fresh.append(address)
-    if not fresh:
-        return known
-    # What is too much is what it has had longest.
-    return replace(known, leased=tuple(sorted({*known.leased, *fresh}))[-MAX_ADDRESSES:])
+        if lease is None or not lease.since:
+            joins = address in known.leased  # that may have been long ago
+        else:
+            began_in_time = lease.since < (known.end or known.limit)
+            joins = began_in_time and lease.end > known.since and state.may_bind(known.source, address)
+        if joins:
+            addresses.append(address)
+    leased = tuple(sorted(addresses[-MAX_ADDRESSES:]))
+    return known if leased == known.leased else replace(known, leased=leased)
 
 
 def _with_kin(state: State, session: str, known: Session) -> tuple[Session, Mapping[str, Claim]]:
@@ -149,28 +148,30 @@ def _with_kin(state: State, session: str, known: Session) -> tuple[Session, Mapp
 
 
 def _claim(
-    known: Session, address: str, before: Claim | None, event: Event | None, inherited: Mapping[str, Claim]
+    known: Session, address: str, before: Claim | None, event: Event | None, inherited: Claim | None
 ) -> Claim | None:
-    """What a session says about one of its addresses; None if it never had it."""
-    seen = event.heard if event is not None else 0.0
-    since = known.since
-    if before is not None:
-        seen = max(seen, before.seen)
-        since = min(since, before.since)
-    source = inherited.get(address)
-    if source is not None:
-        seen, since = max(seen, source.seen), min(since, source.since)
-    is_current = address in known.addresses
-    if not seen and before is None and address not in known.leased:
-        return None  # it had it once, and somebody else has had it since
-    is_claimed = is_current or address in known.leased
+    """What a session says about one of its addresses; None if it never said anything, or has what it took over no more.
+
+    `before`: what it said itself; `inherited`: what the session said that it takes the address over from.
+    """
+    since, seen = known.since, 0.0 if before is None else before.seen
+    if event is not None:
+        seen = max(seen, event.heard)
+    elif inherited is not None:
+        since, seen = inherited.since, inherited.seen
+    if not seen and address not in known.leased:
+        return None
+    limit, fallback, ended = known.limit, known.fallback, known.end
+    if address not in known.claimed:
+        left = seen or since
+        limit = fallback = ended = min(left, ended or left)
     return Claim(
         user=known.user,
         since=since,
         seen=seen,
-        limit=known.limit,
-        fallback=known.fallback,
-        ended=known.end if is_claimed else min(seen or since, known.end or seen or since),
+        limit=limit,
+        fallback=fallback,
+        ended=ended,
         mac=known.mac,
         groups=known.groups,
     )

@@ -56,6 +56,8 @@ class Session(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """The `at` of that event, for IPv4 and IPv6."""
     leased: tuple[str, ...] = ()
     """Addresses that were leased to its MAC."""
+    left: tuple[str, ...] = ()
+    """Addresses that it named and does not have any more."""
     heir: str = ""
     """The session that it took its addresses over from, while no event of its own names any."""
 
@@ -70,7 +72,7 @@ class Session(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     def limit(self) -> float:
         """When it is over if nothing more is heard, whatever leases say."""
         limit = self.heard + self.longest
-        return min(limit, self.since + self.timeout) if self.timeout else limit
+        return min(limit, (self.since or self.heard) + self.timeout) if self.timeout else limit
 
     @property
     def fallback(self) -> float:
@@ -190,14 +192,18 @@ def _order(at: float, ended: float, heard: float, user: str) -> tuple[float, boo
 
 def _named(session: Session, addresses: tuple[str, ...], at: float) -> Session:
     """The session after an event that names addresses: of each IP version, the newest such event counts."""
-    kept = () if session.heir else session.addresses
+    own = () if session.heir else session.addresses
+    kept = set(own)
     times = [*session.named]
     for place, number in enumerate((4, 6)):
-        fresh = tuple(each for each in addresses if version(each) == number)
+        fresh = {each for each in addresses if version(each) == number}
         if not fresh or at < times[place]:
             continue
         if at > times[place]:
-            kept = tuple(each for each in kept if version(each) != number)
-        kept = tuple(sorted({*kept, *fresh}))
+            kept = {each for each in kept if version(each) != number}
+        kept |= fresh
         times[place] = at
-    return replace(session, addresses=kept[:MAX_ADDRESSES], named=(times[0], times[1]), heir="")
+    has = tuple(sorted(kept))[:MAX_ADDRESSES]
+    left = [*(each for each in session.left if each not in has)]
+    left += [each for each in (*own, *addresses) if each not in has and each not in left]
+    return replace(session, addresses=has, left=tuple(left[-MAX_ADDRESSES:]), named=(times[0], times[1]), heir="")

@@ -221,10 +221,11 @@ class Lanes:
 
     async def _turn(self, lane: _Lane) -> None:
         """One transaction of a lane, with whatever must be read before it."""
-        turn = Turn(self._keys, self.known, self._may_bind, self._clock())
         tickets: list[_Ticket] = []
+        fresh = frozenset(lane.doubtful)
+        turn = Turn(self._keys, self.known, self._may_bind, self._clock(), fresh)
         try:
-            if lane.doubtful:
+            if fresh:
                 await self._read_again(lane)
             tickets = self._fill(lane, turn)
             ops = turn.ops
@@ -274,6 +275,9 @@ class Lanes:
                 self._abandon(lane, ticket, "internal error")
                 continue
             if added in (Added.PARTLY, Added.FULL):
+                break
+            if added is Added.STALE:
+                lane.doubtful |= ticket.keys
                 break
             if added is Added.QUIET:
                 self.counters["quiet"] += 1

@@ -103,6 +103,8 @@ class Added(Enum):
     """It concerns a session that is not its client's: it changes nothing."""
     FULL = auto()
     """Its changes do not fit: it is for the next turn."""
+    STALE = auto()
+    """What is known of the records named is older than what is known of its session: they must be read first."""
     PARTLY = auto()
     """A part of its changes fills the transaction: it must have another turn."""
 
@@ -110,11 +112,15 @@ class Added(Enum):
 class Turn:
     """One transaction in the making."""
 
-    def __init__(self, keys: Keys, known: Known, may_bind: MayBind, now: float) -> None:
+    def __init__(
+        self, keys: Keys, known: Known, may_bind: MayBind, now: float, fresh: frozenset[str] = frozenset()
+    ) -> None:
+        """`fresh`: keys of records that were read just now."""
         self._keys = keys
         self._known = known
         self._may_bind = may_bind
         self._now = now
+        self._fresh = fresh
         self._overlay = Overlay(known, may_bind)
         self._groups: dict[str, list[Op]] = {}
         """By key, the write of a record and of the group members that follow from it."""
@@ -143,15 +149,15 @@ class Turn:
         if isinstance(work, Restart):
             return self._add_restart(work)
         above = Overlay(self._overlay, self._may_bind)
-        session = ""
+        session = "" if isinstance(work, Lease) else work.session
+        if stale := self._stale(session):
+            return Added.STALE, stale
         if isinstance(work, Event):
-            session = work.session
             if not engine.take_event(above, work, self._now):
                 return Added.FOREIGN, set()
         elif isinstance(work, Lease):
             engine.take_lease(above, work, self._now)
         else:
-            session = work.session
             engine.refresh(above, work.session, self._now)
         if not self._is_worth_writing(above):
             return Added.QUIET, set()
@@ -175,6 +181,20 @@ class Turn:
     def has_room(self, checks: int) -> bool:
         """True if so many checks can be added."""
         return self._count + checks <= MAX_OPS
+
+    def _stale(self, name: str) -> set[str]:
+        """The bindings of a session that were learnt before it claimed them: the session would not find its claims."""
+        session = self._known.session(name) if name else None
+        if session is None:
+            return set()
+        index = self._known.index(self._keys.session(name))
+        return {
+            key
+            for address in session.claimed
+            if self._known.index(key := self._keys.binding(address)) < index
+            and key not in self._fresh
+            and name not in self._known.binding(address).claims
+        }
 
     def _add_restart(self, restart: Restart) -> tuple[Added, set[str]]:
         key = self._keys.restart(restart.source, restart.nas)

@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 from prometheus_client import REGISTRY
 
+from radius_bridge.identity.events import Event
 from radius_bridge.policy.members import parse_prefix
 from radius_bridge.radius import status
 from radius_bridge.radius.accounting import Rules
@@ -121,7 +122,9 @@ async def test_rfc_2866_4_1_the_response_leaves_after_the_commit_and_from_the_ad
     sent = request(Proxy_State="0x0102")
     nas.send(sent)
     await bench.recorded(1)
-    assert bench.recorder.events[0].user == "alice"
+    (event,) = bench.recorder.events
+    assert isinstance(event, Event)
+    assert event.user == "alice"
     assert not nas.has_heard()
 
     bench.recorder.futures[0].set_result(None)

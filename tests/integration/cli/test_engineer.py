@@ -1,6 +1,9 @@
 """The engineers' commands, run as engineers run them, against a real Consul."""
 
+import asyncio
 import json
+import os
+import signal
 import subprocess
 import time
 from collections.abc import Iterator
@@ -8,8 +11,18 @@ from pathlib import Path
 
 import pytest
 
+from radius_bridge.identity.bindings import Binding, Claim, Leased
+from radius_bridge.identity.events import Kind
+from radius_bridge.identity.sessions import Session
+from radius_bridge.policy.members import Prefix
+from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.lanes import Lanes
+from radius_bridge.registry.records import encode
+from radius_bridge.registry.settings import ConsulSettings
 from tests.lab.consul import ConsulServer
-from tests.lab.processes import BIN, run
+from tests.lab.processes import BIN, Process, run, wait_until
+from tests.registry.events import event
 
 pytestmark = pytest.mark.integration
 
@@ -35,6 +48,10 @@ class Engineer:
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return run([BIN / "radius-bridge", *arguments], env=self.env)
+
+    def put(self, key: str, value: bytes) -> None:
+        """Writes a record below the root."""
+        run(["consul", "kv", "put", f"{self.root}/{key}", value.decode()], env=self.env)
 
     def stored(self) -> dict[str, str]:
         """What stands below the root, without the sentinel and the announcements."""
@@ -108,21 +125,76 @@ def test_the_groups_that_the_bridge_writes_are_not_for_engineers(engineer: Engin
 
 def test_who_shows_live_bindings_by_user_address_and_network(engineer: Engineer) -> None:
     now = time.time()
+    mac = "02:00:00:00:00:01"
     claims = {
-        "nas/1": {"user": "alice", "since": now - 60, "at": now - 60, "expires": now + 600, "nas": "sw1"},
-        "nas/0": {"user": "bob", "since": now - 900, "at": now - 700, "expires": now - 700, "ended": True},
+        "sw1/1": Claim("alice", now - 60, now - 60, now + 600, now + 600, mac=mac),
+        "sw1/0": Claim("bob", now - 900, now - 900, now + 600, now + 600, ended=now - 700),
     }
-    binding = f"{engineer.root}/$binding$"
-    run(["consul", "kv", "put", f"{binding}/10.0.0.1", json.dumps({"claims": claims})], env=engineer.env)
-    run(["consul", "kv", "put", f"{binding}/10.0.0.2", "garbage"], env=engineer.env)
-    for asked in (["alice"], ["10.0.0.1"], ["10.0.0.0/24"], []):
+    lease = Leased(now - 50, now - 50, now + 300, source="kea")
+    session = Session("alice", now - 60, now - 60, now - 60, "campus", 600, 600, mac=mac, addresses=("10.0.0.1",))
+    waiting = Session("carol", now - 5, now - 5, now - 5, "campus", 600, 600)
+    engineer.put("$binding$/10.0.0.1", encode(Binding(claims, {mac: lease})))
+    engineer.put("$binding$/10.0.0.2", b"garbage")
+    engineer.put("$session$/sw1/1", encode(session))
+    engineer.put("$session$/sw1/2", encode(waiting))
+    for asked in (
+        ["alice"],
+        ["10.0.0.1"],
+        ["10.0.0.0/24"],
+        ["0200.0000.0001"],
+        ["02-00-00-00-00-01"],
+        ["sw1/1"],
+        ["1"],
+    ):
         done = engineer("who", *asked, "--json")
-        assert [(row["user"], row["address"], row["nas"]) for row in json.loads(done.stdout)] == [
-            ("alice", "10.0.0.1", "sw1")
-        ]
+        (row,) = json.loads(done.stdout)
+        assert (row["user"], row["address"], row["nas"], row["mac"]) == ("alice", "10.0.0.1", "sw1", mac)
+        assert (row["source"], row["lease"]) == ("campus", "kea")
+        assert row["since"] == pytest.approx(now - 60)
+        assert row["expires"] == pytest.approx(now + 300)
+    for asked in ([], ["sw1"]):
+        rows = json.loads(engineer("who", *asked, "--json").stdout)
+        assert [(row["user"], row["address"]) for row in rows] == [("alice", "10.0.0.1"), ("carol", "")]
+    assert "no address yet" in engineer("who", "carol").stdout
     assert "10.0.0.2: no binding record" in engineer("who").stderr
     assert engineer("who", "bob").returncode == 1
     assert engineer("who", "10.0.0.9").returncode == 1
+
+
+def test_tail_follows_logins_and_logouts_and_ends_cleanly(
+    consul: ConsulServer, engineer: Engineer, tmp_path: Path
+) -> None:
+    announced = tmp_path / "tail.log"
+    engineer.put("$meta$", b'{"schema":1,"generation":"g"}')
+    shown = Process("tail", [BIN / "radius-bridge", "tail", "--json"], log=announced, env=engineer.env)
+    shown.start()
+
+    async def login_and_logout() -> None:
+        settings = ConsulSettings(url=consul.url)
+        async with Consul(settings) as connection, Lanes(connection, Keys(engineer.root)) as lanes:
+            number = 0
+            # The first ones may come before it looks.
+            while "login" not in announced.read_text():
+                number += 1
+                at = time.time()
+                await lanes.submit(
+                    event(Kind.START, "alice", at, Prefix(4, 0x0A000000 + number, 32), session=f"n/{number}")
+                )
+                await asyncio.sleep(0.05)
+            await lanes.submit(event(Kind.STOP, "alice", time.time(), session=f"n/{number}"))
+            await lanes.drain(5)
+
+    asyncio.run(login_and_logout())
+    wait_until(lambda: "logout" in announced.read_text(), "the logout to be told")
+    os.kill(shown.pid, signal.SIGINT)
+    wait_until(lambda: not shown.is_running, "the end")
+    assert shown.terminate() == 0, "it had ended well"
+    lines = [json.loads(line) for line in announced.read_text().splitlines() if line.startswith("{")]
+    assert {(line["what"], line["user"], line["nas"]) for line in lines} == {
+        ("login", "alice", "n"),
+        ("logout", "alice", "n"),
+    }
+    assert "Traceback" not in announced.read_text()
 
 
 @pytest.mark.parametrize(

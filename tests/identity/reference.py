@@ -1,0 +1,167 @@
+"""Who has which address, worked out anew from the set of all that was ever said: slow, and without any state.
+
+The session engine must come to the same end, whatever the order and the number of times it hears things in.
+"""
+
+from collections.abc import Iterable, Set
+from dataclasses import dataclass
+from functools import cached_property
+
+from radius_bridge.identity.events import Event, Kind, Lease, Restart
+from radius_bridge.identity.sessions import ROAMING
+from radius_bridge.policy.members import Prefix
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """What one session comes to on one address."""
+
+    session: str
+    user: str
+    since: float
+    seen: float
+    ended: float
+    expires: float
+    leased_away: bool
+
+    def voids(self, other: "Claimed") -> bool:
+        """True if this is another user's, of a session that began later, and the other was not heard after its end."""
+        newer = (self.since, self.session) > (other.since, other.session)
+        end = min(self.ended, self.expires) if self.ended else self.expires
+        return newer and self.user != other.user and other.seen <= end and self.since < end
+
+
+class Reference:
+    """All facts."""
+
+    def __init__(self, facts: Iterable[Event | Lease | Restart]) -> None:
+        every = frozenset(facts)
+        self.events = frozenset(each for each in every if isinstance(each, Event))
+        self.leases = frozenset(each for each in every if isinstance(each, Lease))
+        self.restarts = frozenset(each for each in every if isinstance(each, Restart))
+        self.sessions = {each.session: Told(self, each.session) for each in self.events}
+
+    def owner(self, address: Prefix, now: float) -> tuple[str, float]:
+        """The user who has an address at `now`, and until when."""
+        claims = [claim for told in self.sessions.values() for claim in told.claims(address)]
+        live = [
+            claim
+            for claim in claims
+            if not claim.ended
+            and claim.expires > max(now, claim.since)
+            and not claim.leased_away
+            and not any(other.voids(claim) for other in claims)
+        ]
+        if not live:
+            return "", 0.0
+        user = max(live, key=lambda claim: (claim.expires, claim.since, claim.session)).user
+        return user, max(claim.expires for claim in live if claim.user == user)
+
+
+class Told:
+    """What was said of one session."""
+
+    def __init__(self, everything: Reference, name: str) -> None:
+        self.name = name
+        self.everything = everything
+        self.events = frozenset(each for each in everything.events if each.session == name)
+        self.newest = max(self.events, key=lambda each: (each.at, each.kind is Kind.STOP, each.heard, each.user))
+        self.mac = self.newest.mac
+        self.user = self.newest.user
+        self.since = min((each.started for each in self.events if each.started), default=0.0)
+
+    @cached_property
+    def end(self) -> float:
+        """When it ended; 0 if it did not."""
+        if self.newest.kind is Kind.STOP:
+            return self.newest.heard
+        nas = self.name.partition("/")[0]
+        over = [
+            each
+            for each in self.everything.restarts
+            if each.source == self.newest.source and each.nas in ("", nas) and each.at >= self.newest.at
+        ]
+        return max(over, key=lambda each: each.at).heard if over else 0.0
+
+    @cached_property
+    def limit(self) -> float:
+        limit = self.newest.heard + self.newest.longest
+        return min(limit, (self.since or self.newest.heard) + self.newest.timeout) if self.newest.timeout else limit
+
+    @cached_property
+    def named(self) -> Set[Prefix]:
+        """The addresses that its newest event naming any says, of each IP version."""
+        found: set[Prefix] = set()
+        for version in (4, 6):
+            naming = [(each.at, a) for each in self.events for a in each.addresses if a.version == version]
+            found |= {address for at, address in naming if at == max(naming)[0]}
+        return found
+
+    @cached_property
+    def elder(self) -> "Told | None":
+        """The session that its station roamed from, if it names no address itself."""
+        if self.named or not self.since:
+            return None
+        elders = [
+            other
+            for other in self.everything.sessions.values()
+            if other.user == self.user
+            and (other.since, other.name) < (self.since, self.name)
+            and (
+                (other.mac and other.mac == self.mac)
+                or (other.newest.multi and other.newest.multi == self.newest.multi)
+            )
+            and (other.end or other.limit) >= self.since - ROAMING
+            and other.addresses
+        ]
+        return max(elders, key=lambda other: (other.since, other.name)) if elders else None
+
+    @cached_property
+    def addresses(self) -> Set[Prefix]:
+        return self.named or (self.elder.addresses if self.elder else set())
+
+    def evidence(self, address: Prefix) -> tuple[float, float]:
+        """Since when it has an address, and when that was last said; (0, 0) for never."""
+        said = [each.heard for each in self.events if address in each.addresses]
+        if said:
+            return self.since, max(said)
+        if self.elder is not None and address in self.addresses:
+            return self.elder.evidence(address)
+        return 0.0, 0.0
+
+    def claims(self, address: Prefix) -> list[Claimed]:
+        """At most one."""
+        since, seen = self.evidence(address)
+        reports = [each for each in self.everything.leases if each.address == address]
+        given = [each for each in reports if each.expires > each.at]
+        mine = [each for each in given if self.mac and each.mac == self.mac]
+        last = max(mine, key=lambda each: (each.at, each.expires)) if mine else None
+        back = max(
+            (each.at for each in reports if each.mac == self.mac and self.mac and each not in given), default=0.0
+        )
+        is_held = last is not None and last.at > back
+        first = min((each.at for each in mine), default=0.0)
+        joins = bool(
+            last
+            and self.since
+            and first < (self.end or self.limit)
+            and (last.expires if is_held else min(back, last.expires)) > self.since
+        )
+        if not seen and not joins:
+            return []
+        if not seen:
+            since = self.since
+        if last is not None and is_held and seen <= last.expires:
+            since = since if seen else max(since, first)
+            expires, evident = min(self.limit, last.expires), max(seen, last.at)
+        elif back and seen <= back:
+            expires, evident = min(self.limit, back, last.expires if last else back), seen
+        elif seen:
+            own = self.limit if self.newest.timeout else min(self.limit, self.newest.heard + self.newest.lease)
+            expires, evident = own, seen
+        else:
+            expires, evident = 0.0, seen
+        left = seen or self.since
+        ended = self.end if address in self.addresses or joins else min(left, self.end or left)
+        away = any(self.mac and each.mac != self.mac and evident <= each.at for each in given)
+        return [Claimed(self.name, self.user, since, evident, ended, expires, away)]

@@ -1,0 +1,235 @@
+"""What real networks send, situation by situation, and what becomes of it."""
+
+import itertools
+
+import pytest
+
+from radius_bridge.policy.members import parse_prefix
+from tests.identity.world import LAPTOP, NOW, PHONE, Fact, World, X, Y, interim, leased, released, restart, start, stop
+
+
+def in_any_order(*facts: Fact) -> list[World]:
+    """What becomes of the facts in each of their orders, each fact told twice."""
+    return [World().play(*order, *order) for order in itertools.permutations(facts)]
+
+
+def test_a_start_names_no_address_and_an_interim_update_does() -> None:
+    for world in in_any_order(start(mac=LAPTOP), interim("alice", "ap1/1", X, at=60, mac=LAPTOP)):
+        assert world.owner() == "alice"
+
+
+def test_a_start_names_no_address_and_a_dhcp_lease_does() -> None:
+    for world in in_any_order(start(mac=LAPTOP), leased(at=2)):
+        assert (world.owner(), world.until()) == ("alice", 1802)
+
+
+def test_0_0_0_0_and_255_255_255_254_are_no_address_and_a_later_packet_names_one() -> None:
+    # radius.addresses leaves them out: what arrives here names none.
+    world = World().play(start())
+    assert world.bindings == {}
+    assert world.play(interim("alice", "ap1/1", X, at=600)).owner() == "alice"
+
+
+def test_a_roaming_stations_new_start_arrives_before_the_old_stop() -> None:
+    world = World().play(start("alice", "ap1/1", X), start("alice", "ap2/1", X, at=100))
+    assert world.play(stop("alice", "ap1/1", X, at=101)).owner() == "alice"
+    assert world.play(stop("alice", "ap2/1", X, at=200)).owner() == ""
+
+
+def test_a_stop_without_the_address_ends_what_the_session_has() -> None:
+    for world in in_any_order(start("alice", "ap1/1", X, mac=LAPTOP), leased(address=Y, at=2), stop(at=50)):
+        assert (world.owner(X), world.owner(Y)) == ("", "")
+
+
+def test_two_devices_of_one_user_do_not_cancel_each_other() -> None:
+    laptop, phone = start("alice", "ap1/1", X, mac=LAPTOP), start("alice", "ap1/2", Y, mac=PHONE, at=5)
+    for world in in_any_order(laptop, phone, stop("alice", "ap1/2", at=50)):
+        assert (world.owner(X), world.owner(Y)) == ("alice", "")
+
+
+def test_an_interim_update_after_the_stop_reopens_only_if_it_is_newer() -> None:
+    begun = start("alice", "ap1/1", X)
+    for world in in_any_order(begun, stop(at=100), interim("alice", "ap1/1", X, at=90)):
+        assert world.owner() == "", "it was late"
+    for world in in_any_order(begun, stop(at=100), interim("alice", "ap1/1", X, at=110)):
+        assert world.owner() == "alice", "it is real"
+
+
+def test_a_nas_that_reboots_without_stops_says_so_with_accounting_on() -> None:
+    on_it, elsewhere = start("alice", "ap1/1", X), start("bob", "ap2/1", Y)
+    for world in in_any_order(on_it, elsewhere, restart(at=100)):
+        assert (world.owner(X), world.owner(Y)) == ("", "bob")
+
+
+def test_a_nas_that_reboots_and_says_nothing_costs_access_when_the_time_is_over() -> None:
+    world = World().play(start("alice", "ap1/1", X))
+    assert world.owner(at=3599) == "alice"
+    assert world.owner(at=3600) == ""
+
+
+def test_the_machine_logs_in_and_then_the_user_in_the_same_session() -> None:
+    for world in in_any_order(start("host/pc", "ap1/1", X, mac=LAPTOP), start("alice", "ap1/1", X, at=30, mac=LAPTOP)):
+        assert world.owner() == "alice"
+
+
+def test_the_machine_logs_in_and_then_the_user_in_another_session_on_the_same_mac_address() -> None:
+    machine = start("host/pc", "ap1/1", mac=LAPTOP)
+    for world in in_any_order(machine, leased(at=1), start("alice", "ap1/2", at=30, mac=LAPTOP)):
+        assert world.owner() == "alice"
+
+
+def test_the_address_passes_to_another_user_without_a_stop() -> None:
+    for world in in_any_order(start("alice", "ap1/1", X), start("bob", "ap2/1", X, at=50)):
+        assert world.owner() == "bob"
+
+
+def test_nobody_inherits_the_address_when_the_newer_user_leaves() -> None:
+    facts = start("alice", "ap1/1", X), start("bob", "ap2/1", X, at=50), stop("bob", "ap2/1", at=70)
+    for world in in_any_order(*facts):
+        assert world.owner() == ""
+    for world in in_any_order(*facts, interim("alice", "ap1/1", X, at=80)):
+        assert world.owner() == "alice", "it was heard again after that"
+
+
+def test_the_mac_address_behind_the_address_changes() -> None:
+    for world in in_any_order(start("alice", "ap1/1", X, mac=LAPTOP), leased(), leased(PHONE, at=100)):
+        assert world.owner() == ""
+
+
+def test_the_lease_passes_to_another_users_station() -> None:
+    alice, bob = start("alice", "ap1/1", mac=LAPTOP), start("bob", "ap1/2", mac=PHONE, at=10)
+    for world in in_any_order(alice, bob, leased(at=1), leased(PHONE, at=100)):
+        assert world.owner() == "bob"
+
+
+def test_a_nas_whose_event_timestamps_are_from_1970_is_taken_at_the_arrival() -> None:
+    # radius.accounting puts the arrival in their place: what happened is then ordered by our clock.
+    world = World().play(start("alice", "ap1/1", X), stop(at=10), interim("alice", "ap1/1", X, at=5))
+    assert world.owner() == ""
+
+
+def test_a_nas_whose_clock_is_ahead_does_not_own_an_address_for_ever() -> None:
+    ahead = start("alice", "ap1/1", X, at=250, heard=0)
+    for world in in_any_order(ahead, start("bob", "ap2/1", X, at=50)):
+        assert world.owner() == "bob"
+    assert World().play(ahead).until() == 3600
+
+
+def test_accounting_on_or_off_ends_the_sessions_of_that_nas_rfc_2866_5_1() -> None:
+    earlier, later = start("alice", "ap1/1", X), start("bob", "ap1/2", Y, at=101)
+    for world in in_any_order(earlier, later, restart(at=100)):
+        assert (world.owner(X), world.owner(Y)) == ("", "bob")
+    other_client = start("alice", "ap1/1", X, source="branch")
+    assert World().play(other_client, restart(at=100)).owner() == "alice", "another client told of it"
+
+
+def test_accounting_on_without_a_name_ends_all_sessions_learnt_through_that_client_rfc_2866_5_1() -> None:
+    sessions = start("alice", "ap1/1", X), start("bob", "ap2/1", Y)
+    for world in in_any_order(*sessions, restart(at=100, nas="")):
+        assert (world.owner(X), world.owner(Y)) == ("", "")
+
+
+def test_a_session_goes_on_after_accounting_on_if_it_is_heard_of_later_rfc_2866_5_1() -> None:
+    for world in in_any_order(start("alice", "ap1/1", X), restart(at=100), interim("alice", "ap1/1", X, at=200)):
+        assert world.owner() == "alice"
+
+
+@pytest.mark.parametrize("mac", ["", LAPTOP])
+def test_acct_multi_session_id_links_the_sessions_of_a_roaming_station_rfc_3580_2_2(mac: str) -> None:
+    at_one, at_two = start("alice", "ap1/1", X, multi="M", mac=mac), start("alice", "ap2/1", at=100, multi="M", mac=mac)
+    for world in in_any_order(at_one, at_two, stop("alice", "ap1/1", X, at=101)):
+        assert world.owner() == "alice"
+    for world in in_any_order(at_one, stop("alice", "ap1/1", X, at=95), at_two):
+        assert world.owner() == "alice", "the Stop came a moment before"
+    for world in in_any_order(at_one, stop("alice", "ap1/1", X, at=80), at_two):
+        assert world.owner() == "", "it was away for too long"
+    for world in in_any_order(at_one, at_two, stop("alice", "ap2/1", at=150), stop("alice", "ap1/1", X, at=101)):
+        assert world.owner() == ""
+
+
+def test_another_user_with_the_same_acct_multi_session_id_takes_nothing_over_rfc_3580_2_2() -> None:
+    for world in in_any_order(start("alice", "ap1/1", X, multi="M"), start("bob", "ap2/1", at=100, multi="M")):
+        assert world.owner() == "alice"
+
+
+def test_a_roaming_station_does_not_take_an_address_back_that_somebody_else_has() -> None:
+    facts = (
+        start("alice", "ap1/1", X, multi="M"),
+        start("bob", "ap3/1", X, at=50),
+        start("alice", "ap2/1", at=100, multi="M"),
+    )
+    for world in in_any_order(*facts):
+        assert world.owner() == "bob"
+
+
+def test_what_a_station_says_itself_counts_before_what_it_took_over() -> None:
+    facts = (
+        start("alice", "ap1/1", X, multi="M"),
+        start("alice", "ap2/1", at=100, multi="M"),
+        interim("alice", "ap2/1", Y, at=160, multi="M"),
+        stop("alice", "ap1/1", at=101),
+    )
+    for world in in_any_order(*facts):
+        assert (world.owner(X), world.owner(Y)) == ("", "alice")
+
+
+def test_a_release_or_a_decline_ends_the_binding() -> None:
+    for world in in_any_order(start(mac=LAPTOP), leased(at=1), released(at=100)):
+        assert (world.owner(at=99), world.owner(at=100)) == ("alice", "")
+
+
+def test_a_renewal_extends_the_binding_and_not_beyond_the_maximum() -> None:
+    session = start(mac=LAPTOP, longest=7200)
+    assert World().play(session, leased(), leased(at=900)).until() == 2700
+    assert World().play(session, leased(), leased(at=900, term=86400)).until() == 7200
+
+
+def test_a_session_ends_with_its_session_timeout_though_the_lease_is_longer() -> None:
+    for world in in_any_order(start(mac=LAPTOP, timeout=600), leased(at=1)):
+        assert world.until() == 600
+
+
+def test_interim_updates_do_not_stretch_a_session_timeout() -> None:
+    world = World().play(start("alice", "ap1/1", X, timeout=600), interim("alice", "ap1/1", X, at=300))
+    assert world.until() == 600
+
+
+def test_a_lease_alone_binds_nobody_and_revives_nobody() -> None:
+    assert World().play(leased()).owner() == ""
+    for world in in_any_order(start(mac=LAPTOP), stop(at=10), leased(at=20)):
+        assert world.owner() == ""
+
+
+def test_a_leased_address_outside_the_clients_networks_is_not_joined() -> None:
+    world = World(may_bind=lambda source, address: False)
+    assert world.play(start(mac=LAPTOP), leased()).owner() == ""
+
+
+def test_a_session_that_moves_to_another_address_leaves_the_old_one() -> None:
+    for world in in_any_order(start("alice", "ap1/1", X), interim("alice", "ap1/1", Y, at=100)):
+        assert (world.owner(X), world.owner(Y)) == ("", "alice")
+
+
+def test_an_address_of_the_other_ip_version_is_no_move() -> None:
+    six = parse_prefix("2001:db8::5")
+    for world in in_any_order(start("alice", "ap1/1", X), interim("alice", "ap1/1", six, at=100)):
+        assert (world.owner(X), world.owner(six)) == ("alice", "alice")
+
+
+def test_a_client_cannot_end_or_take_a_session_whose_addresses_are_not_its_own() -> None:
+    world = World().play(start("alice", "ap1/1", X))
+    elsewhere = {"source": "branch", "within": {Y}}
+    assert world.play(stop("alice", "ap1/1", Y, at=10, **elsewhere)).owner() == "alice"
+    assert world.play(interim("mallory", "ap1/1", at=20, **elsewhere)).owner() == "alice"
+    assert world.play(stop("alice", "ap1/1", at=30, source="branch", within={X})).owner() == "", (
+        "its own: a second proxy"
+    )
+
+
+def test_a_stop_of_somebody_long_gone_takes_the_address_from_nobody() -> None:
+    assert World().play(start("bob", "ap2/1", X), stop("alice", "ap1/1", X, at=5)).owner() == "bob"
+
+
+def test_a_users_groups_from_attributes_have_the_address_for_as_long() -> None:
+    holding = World().play(start("alice", "ap1/1", X, groups=("radius.staff",))).holding(X)
+    assert holding.groups == {"radius.staff": NOW + 3600}
