@@ -23,7 +23,7 @@ from radius_bridge.identity.events import Lease
 from radius_bridge.identity.macs import mac_of
 from radius_bridge.leases.kea import FOREVER, INFINITE
 from radius_bridge.leases.outbox import Submit
-from radius_bridge.leases.source import Source, not_ahead
+from radius_bridge.leases.source import Order, Source
 from radius_bridge.leases.stations import mac_of_duid
 from radius_bridge.policy.members import Prefix, parse_prefix
 from radius_bridge.radius.sockets import endpoint
@@ -62,7 +62,7 @@ class _Pushed(msgspec.Struct, forbid_unknown_fields=True):
             raise ValueError(f"mac {self.mac!r} is no MAC address")
         at = now if self.at is None else self.at
         expires = FOREVER if self.lifetime == INFINITE else at + self.lifetime
-        return not_ahead(Lease(parse_prefix(self.address), mac or mac_of_duid(self.duid), at, expires, source), now)
+        return Lease(parse_prefix(self.address), mac or mac_of_duid(self.duid), at, expires, source)
 
 
 _decode = msgspec.json.Decoder(_Pushed | list[_Pushed]).decode
@@ -94,6 +94,7 @@ class Push(Source):
         self._authorization = b"Bearer " + token
         self._allowed = allowed
         self._open = 0
+        self._order = Order(slack=1.0)
         self.port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """Where it listens, once it does."""
 
@@ -165,7 +166,7 @@ class Push(Source):
         outside = [str(lease.address) for lease in leases if lease.address not in self.networks]
         if outside:
             raise _Refused(422, "outside_networks", f"not in this source's networks: {', '.join(outside[:10])}")
-        return leases
+        return [self._order.put(lease, now) for lease in leases]
 
     async def _record(self, leases: list[Lease]) -> None:
         if self._open + len(leases) > OPEN:

@@ -1,6 +1,7 @@
 """What every lease source does the same way: says what is wrong, keeps to its networks, looks again and again."""
 
 import asyncio
+import math
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
@@ -16,6 +17,12 @@ from radius_bridge.policy.members import Prefix
 
 LOOK: Final = 0.5
 """Seconds between two looks at a file."""
+
+TICK: Final = 0.001
+"""Seconds between two things that happened at the same time."""
+
+REMEMBERED: Final = 4096
+"""Addresses whose last news is remembered, the latest ones."""
 
 _log = structlog.get_logger(__name__)
 
@@ -63,6 +70,7 @@ class Watcher(Source):
     def __init__(self, name: str, networks: Container[Prefix], submit: Submit) -> None:
         super().__init__(name, networks, submit)
         self._outbox = Outbox(submit, self.counters)
+        self._order = Order()
 
     async def run(self) -> None:
         """Looks until cancelled."""
@@ -88,16 +96,37 @@ class Watcher(Source):
         """Reads what is new and offers it. Raises Trouble."""
 
     async def offer(self, lease: Lease) -> None:
-        """Passes a lease on. Nobody is given anything from the future: a DHCP server's clock may be ahead."""
+        """Passes a lease on."""
         if lease.address not in self.networks:
             self.counters["outside_networks"] += 1
             return
-        await self._outbox.put(not_ahead(lease, time.time()))
+        await self._outbox.put(self._order.put(lease, time.time()))
 
 
-def not_ahead(lease: Lease, now: float) -> Lease:
-    """The same lease, given no later than `now` (epoch seconds)."""
-    if lease.at <= now:
-        return lease
-    ended = lease.expires <= lease.at
-    return msgspec.structs.replace(lease, at=now, expires=now if ended else lease.expires)
+class Order:
+    """The times of what one source says of an address, made to rise as it says it.
+
+    DHCP servers tell whole seconds, or not at all when a lease was given back: what was given back and given again
+    within a second would else be in either order.
+    """
+
+    def __init__(self, slack: float = math.inf) -> None:
+        """Something said later is later if it seems up to `slack` seconds earlier; beyond, it is late news."""
+        self._slack = slack
+        self._said: dict[Prefix, float] = {}
+
+    def put(self, lease: Lease, now: float) -> Lease:
+        """The same lease, given after what was said before; no later than `now` (epoch seconds) otherwise.
+
+        Nobody is given anything from the future: a DHCP server's clock may be ahead.
+        """
+        at = min(lease.at, now)
+        last = self._said.pop(lease.address, -math.inf)
+        if last - self._slack < at <= last:
+            at = last + TICK
+        self._said[lease.address] = max(at, last)
+        if len(self._said) > REMEMBERED:
+            del self._said[next(iter(self._said))]
+        if at == lease.at:
+            return lease
+        return msgspec.structs.replace(lease, at=at, expires=at if lease.expires <= lease.at else lease.expires)

@@ -205,6 +205,17 @@ async def test_a_lease_from_a_clock_that_is_ahead_is_given_now(path: Path) -> No
     assert lease.expires == NOW + 9600
 
 
+async def test_what_is_given_back_and_given_again_ends_as_given(path: Path) -> None:
+    following = Following(write(path, row("192.0.2.1")))
+    await following.look()
+    append(path, row("192.0.2.1", lifetime=0))
+    assert await following.look() == [("192.0.2.1", MAC, False)]
+    ended = following.recorder.last("192.0.2.1").at
+    append(path, row("192.0.2.1"))
+    assert await following.look() == [("192.0.2.1", MAC, True)]
+    assert following.recorder.last("192.0.2.1").at > ended
+
+
 async def test_many_leases_are_read_no_faster_than_they_are_recorded_and_nothing_else_waits(path: Path) -> None:
     count = 3 * LANES * WAITING
     addresses = [f"10.{n >> 16}.{n >> 8 & 255}.{n & 255}" for n in range(count)]
