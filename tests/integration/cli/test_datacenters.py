@@ -115,7 +115,7 @@ def test_a_block_is_tried_until_every_datacenter_has_it(
     servers: tuple[ConsulServer, ConsulServer], engineer: Engineers
 ) -> None:
     servers[1].pause()
-    back = threading.Timer(10, servers[1].resume)
+    back = threading.Timer(15, servers[1].resume)
     back.start()
     try:
         done = engineer("block", "192.0.2.7", "--for", "1h")
