@@ -15,9 +15,9 @@ from typing import Any
 
 from radius_bridge.policy.members import GroupRef, user_group
 from radius_bridge.registry.consul import Consul
-from radius_bridge.registry.feed import News
 from radius_bridge.registry.follower import Follower
 from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.positions import News
 from radius_bridge.registry.settings import ConsulSettings
 from radius_bridge.registry.view import Changed
 

@@ -13,7 +13,8 @@ from radius_bridge.cli.serve import DEFAULT_CONFIG
 from radius_bridge.identity.macs import mac_of
 from radius_bridge.policy.members import describe, user_group
 from radius_bridge.radius.attributes import assign
-from radius_bridge.radius.dictionary import Dictionary, DictionaryError, with_sites
+from radius_bridge.radius.definitions import DictionaryError
+from radius_bridge.radius.dictionary import Dictionary, with_sites
 from radius_bridge.radius.packet import Attribute
 from radius_bridge.radius.users import Users
 

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 import typer
 
 from radius_bridge.cli.common import fail, with_consul
+from radius_bridge.identity.events import NOBODY
 from radius_bridge.policy.members import GroupRef, Member, Prefix, parse_prefix, user_of
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import BadRecord, RegistryError
@@ -144,10 +145,10 @@ async def _behind(consul: Consul, keys: Keys, networks: list[Prefix]) -> set[str
         try:
             address = parse_prefix(entry.key.removeprefix(keys.bindings))
             if any(contains(network, address) for network in networks):
-                users.update(claim.user for claim in decode_binding(entry.key, entry.value).live(now).values())
+                users.add(decode_binding(entry.key, entry.value).holding(now).user)
         except (ValueError, BadRecord):
             continue
-    return users
+    return users - {"", NOBODY}
 
 
 async def _hosts(consul: Consul, keys: Keys, service: str) -> int:

@@ -9,7 +9,8 @@ from typing import NamedTuple
 from radius_bridge.identity.names import Named, Names, Naming, NoUser, Step
 from radius_bridge.radius.addresses import Source
 from radius_bridge.radius.attributes import unpack
-from radius_bridge.radius.dictionary import STRUCTURES, VENDOR_SPECIFIC, Definition, Dictionary, Path, standard
+from radius_bridge.radius.definitions import STRUCTURES, VENDOR_SPECIFIC, Definition, Path
+from radius_bridge.radius.dictionary import Dictionary, standard
 from radius_bridge.radius.packet import Attribute
 
 MOST_GROUPS = 3

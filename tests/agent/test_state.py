@@ -14,7 +14,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
 
-from agent.desired import ALLOW, DENY, Failsafe
+from agent.desired import ALLOW, DENY, Failsafe, Posture
 from agent.state import FORMAT, State, StateError, decode, encode
 from agent.statefile import ASIDE_KEPT, StateFile
 from radius_bridge.policy.expiry import NEVER
@@ -95,7 +95,7 @@ def test_a_newer_format_is_refused_and_named() -> None:
 def test_what_is_over_is_not_enforced_again() -> None:
     kept = state({ALICE: NOW, BOB: NOW + 1, parse_prefix("10.0.0.2"): NEVER})
     failsafe = (Failsafe((parse_prefix("10.9.0.0/16"),), SSH.ports),)
-    desired = kept.desired(failsafe, NOW)
+    desired = kept.desired(failsafe, Posture(), NOW)
     assert desired.members[SSH.name] == {BOB: NOW + 1, parse_prefix("10.0.0.2"): NEVER}
     assert desired.members[DENY] == {parse_prefix("10.6.0.0/16"): NEVER}
     assert (desired.services, desired.failsafe) == ((SSH,), failsafe)

@@ -13,6 +13,7 @@ from aiohttp import web
 from pydantic import SecretStr
 
 from agent.boot import Restored
+from agent.desired import Posture
 from agent.enforce import Enforcer
 from agent.settings import AgentSettings
 from agent.state import State
@@ -193,7 +194,7 @@ async def test_after_a_restart_the_first_read_is_compared_with_what_was_enforced
 
 async def test_what_was_restored_is_kept_up_until_consul_answers(settings: AgentSettings) -> None:
     kept = State("befw", HERE, time.time(), (), {}, {}, time.time())
-    restored = Restored(kept, "", kept.desired((), time.time()))
+    restored = Restored(kept, "", kept.desired((), Posture(), time.time()))
     kernel = Kernel()
     async with Consul(ConsulSettings(url="http://127.0.0.1:9")) as nobody:
         agent = Enforcer(settings, HERE, nobody, kernel, lambda: None, asyncio.Event(), restored=restored)

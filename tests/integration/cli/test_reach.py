@@ -48,7 +48,7 @@ async def _furnish(consul: ConsulServer) -> None:
     values[KEYS.group_member(GroupRef("site"), GroupRef("everybody"))] = b"-1"
     values[KEYS.group_member(GroupRef("everybody"), GroupRef("site"))] = b"-1"
     values[KEYS.group_member(GroupRef("few"), parse_prefix("192.0.2.0/25"))] = b"-1"
-    claim = Claim("alice", since=NOW, at=NOW, expires=NOW + 3600)
+    claim = Claim("alice", since=NOW, seen=NOW, limit=NOW + 3600, fallback=NOW + 3600)
     values[KEYS.binding(parse_prefix("10.1.2.3"))] = encode_binding(Binding({"session": claim}))
     for node, services in {"web1": {"ssh_tcp_22": 1}, "web2": {"web_tcp_80": 0}}.items():
         values[KEYS.host(node)] = encode(HostRecord(NOW, "dc1", "consul", services=services))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from radius_bridge.identity.events import Event
+from radius_bridge.identity.events import Event, Restart
 from radius_bridge.policy.members import parse_prefix
 from radius_bridge.radius.accounting import Rules
 from radius_bridge.radius.clients import Client, Clients, Networks
@@ -36,7 +36,7 @@ class Lab:
     """A listener whose recorder takes everything."""
 
     def __init__(self, folder: Path) -> None:
-        self.events: list[Event] = []
+        self.events: list[Event | Restart] = []
         networks = Networks([parse_prefix("10.0.0.0/8"), parse_prefix("2001:db8::/32")])
         client = Client("campus", parse_prefix("127.0.0.1"), SECRET, networks)
         rules = Rules(3600, Networks([]))
@@ -45,7 +45,7 @@ class Lab:
         self._secret_file = folder / "secret"
         self._secret_file.write_bytes(SECRET)
 
-    def _submit(self, event: Event) -> asyncio.Future[None]:
+    def _submit(self, event: Event | Restart) -> asyncio.Future[None]:
         self.events.append(event)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         done.set_result(None)
@@ -74,12 +74,16 @@ async def lab(tmp_path: Path) -> AsyncIterator[Lab]:
 async def test_radclient_is_answered_and_what_is_odd_spoils_nothing_else(lab: Lab, odd: str) -> None:
     told = await lab.radclient(f"{LOGIN}, {odd}" if odd else LOGIN)
     assert "Received Accounting-Response" in told, told
-    assert [each.user for each in lab.events] == ["alice"]
-    assert parse_prefix("10.1.2.3") in lab.events[0].addresses
+    (event,) = lab.events
+    assert isinstance(event, Event)
+    assert event.user == "alice"
+    assert parse_prefix("10.1.2.3") in event.addresses
     assert told.count("Proxy-State") == 2 * odd.count("Proxy-State")
 
 
 async def test_radclient_is_answered_whatever_kind_it_tells(lab: Lab) -> None:
     told = await lab.radclient(*(LOGIN.replace("Start", kind) for kind in OTHER_KINDS))
     assert told.count("Received Accounting-Response") == len(OTHER_KINDS), told
-    assert [each.kind for each in lab.events] == ["interim"]  # Alive is FreeRADIUS' old name for it
+    assert sum(isinstance(each, Restart) for each in lab.events) == 2  # On and Off
+    sessions = [each for each in lab.events if isinstance(each, Event)]
+    assert [each.kind for each in sessions] == ["interim"]  # Alive is FreeRADIUS' old name for it
