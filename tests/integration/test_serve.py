@@ -106,7 +106,7 @@ def test_no_user_name_writes_outside_its_group(consul: ConsulServer, bridge: Bri
         assert group.count("$") == 2
         assert address.startswith("10.0.0.")
     others = {key.split("/")[0] for key in stored} - {"$alias$"}
-    assert others <= {"$binding$", "$changes$", "$health$", "$meta$", "$lock$", "$names$"}
+    assert others <= {"$binding$", "$changes$", "$health$", "$meta$", "$lock$", "$names$", "$session$"}
 
 
 def test_what_an_engineer_types_is_read_as_what_a_login_says(consul: ConsulServer, bridge: Bridge) -> None:
