@@ -83,9 +83,12 @@ def test_rfc_7360_radsecproxy_forwards_by_dtls(host: Host) -> None:
 
 
 def test_a_revoked_radsecproxy_is_refused_when_the_list_has_changed_and_the_log_says_why(host: Host) -> None:
-    host.radsecproxy(host.proxys)
+    proxy = host.radsecproxy(host.proxys)
     assert host.nas("Start", "alice", "10.1.0.1", retries=3).acknowledged
     host.ca.revoke(host.proxys)
+    host.bridge.wait_log("changed certificates taken", timeout=30)
+    proxy.kill()  # by itself it waits half a minute before it comes again
+    host.radsecproxy(host.proxys)
     wait_until(lambda: "certificate: it is revoked" in host.bridge.read_log(), "the refusal", timeout=30, every=0.1)
     assert not host.nas("Start", "bob", "10.1.0.2", timeout=1).acknowledged
 
