@@ -8,8 +8,8 @@ from math import inf
 from agent.dataplane.plan import KINDS, Range, Wanted, kind_of, kind_of_set, last_address, live, ranges, set_name
 from agent.desired import Desired
 
-_SLACK = 3.0
-"""Seconds that ends may differ: the kernel counts in seconds, and listing takes its time."""
+_SLACK = 5.0
+"""Seconds that ends may differ: the kernel counts in seconds, and writing and listing many takes some."""
 
 _MOST_NAMED = 20
 

@@ -3,12 +3,12 @@
 The kernel knows the end of every element to the millisecond and for centuries: nothing must be renewed.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from agent.dataplane.change import Change
 from agent.dataplane.errors import DataplaneError
-from agent.dataplane.nft_netlink import Do, Element, ElementSocket, Form, Step, milliseconds
+from agent.dataplane.nft_netlink import Do, Element, ElementSocket, Form, Step
 from agent.dataplane.plan import KINDS, Delta, Kind, Range, Wanted, delta, delta_of, kind_of, live, ranges, set_name
 from radius_bridge.policy.members import Prefix
 
@@ -19,6 +19,8 @@ transaction."""
 FORMS = {kind: Form(4 if kind.version == 4 else 16, kind.hosts) for kind in KINDS}
 
 _SECOND = 1.0
+_SECONDS_EACH = 4e-6
+"""What an element of a large transaction takes."""
 
 
 @dataclass(slots=True)
@@ -42,11 +44,11 @@ class NftContents:
         change: Change,
         wanted: Mapping[str, Wanted],
         changed: Mapping[str, Collection[Prefix]] | None,
-        now: float,
+        clock: Callable[[], float],
     ) -> list[str]:
-        """Makes the sets hold what is wanted at `now`, by name; others are no longer known. Gives what failed.
+        """Makes the sets hold what is wanted, by name; others are no longer known. Gives what failed.
 
-        `changed` is as in `Dataplane.apply`.
+        `changed` is as in `Dataplane.apply`; `clock` tells the time (epoch seconds), which goes on while we work.
         """
         failures: list[str] = []
         for name in self._held.keys() - wanted.keys():
@@ -54,12 +56,13 @@ class NftContents:
         deltas: dict[str, Delta] = {}
         for name, entries in wanted.items():
             only = None if changed is None else changed.get(name, ())
-            small = self._small_change(name, entries, only, now)
+            small = self._small_change(name, entries, only, clock())
             if small is None:
-                failures += await self._rebuild(change, name, entries, now)
+                failures += await self._rebuild(change, name, entries, clock())
             elif small:
                 deltas[name] = small
         # All in one transaction: who moves from one grant or network to another is not cut off in between.
+        now = clock()
         steps = [step for name, small in deltas.items() for step in self._steps(name, small, now)]
         for small in deltas.values():
             change.added += len(small.add)
@@ -106,8 +109,12 @@ class NftContents:
         fresh = live(wanted.entries(), now)
         held = self._held[name] = _Held(dict(fresh))
         steps = []
-        for kind in KINDS:
-            ours = {prefix: end for prefix, end in fresh.items() if kind_of(prefix) is kind}
+        by_kind: dict[Kind, dict[Prefix, float]] = {kind: {} for kind in KINDS}
+        for prefix, end in fresh.items():
+            by_kind[kind_of(prefix)][prefix] = end
+        # The kernel counts from when it gets to an element, and nobody's time may end late.
+        now += _SECONDS_EACH * len(fresh)
+        for kind, ours in by_kind.items():
             kernel_name, form = set_name(kind, name), FORMS[kind]
             if kind.hosts:
                 elements = _hosts(ours, now)
@@ -135,12 +142,12 @@ class NftContents:
                 continue
             if kind.hosts:
                 new = _hosts(add, now)
-                old = [*new, *(((prefix.number, prefix.number), 1000) for prefix in gone)]
+                old = [*new, *((prefix.number, prefix.number, 1000) for prefix in gone)]
             else:
                 before = held.ranges[kind]
                 after = ranges(live({each: end for each, end in held.entries.items() if kind_of(each) is kind}, now))
                 held.ranges[kind] = after
-                old = [(each, 1000) for each, end in before.items() if not _is_same(after.get(each), end)]
+                old = [(*each, 1000) for each, end in before.items() if not _is_same(after.get(each), end)]
                 new = _ranged({each: end for each, end in after.items() if not _is_same(before.get(each), end)}, now)
             # An element's end can only be changed by deleting it, and only what is there can be deleted: so it is
             # added first, in case that its time has just run out.
@@ -155,9 +162,14 @@ def _is_same(one: float | None, other: float) -> bool:
     return one is not None and (one < 0) == (other < 0) and abs(one - other) < _SECOND
 
 
+def _left(end: float, now: float) -> int:
+    """Milliseconds until `end`, at least one; 0, which is permanent, for NEVER."""
+    return 0 if end < 0 else max(1, int((end - now) * 1000))
+
+
 def _hosts(entries: Mapping[Prefix, float], now: float) -> list[Element]:
-    return [((prefix.number, prefix.number), milliseconds(end, now)) for prefix, end in entries.items()]
+    return [(number, number, _left(end, now)) for (_, number, _), end in entries.items()]
 
 
 def _ranged(entries: Mapping[Range, float], now: float) -> list[Element]:
-    return [(each, milliseconds(end, now)) for each, end in entries.items()]
+    return [(first, last, _left(end, now)) for (first, last), end in entries.items()]

@@ -17,8 +17,8 @@ from agent.dataplane.errors import DataplaneError
 from agent.dataplane.plan import Range
 from agent.dataplane.wire import attributes, split
 
-Element = tuple[Range, int]
-"""Addresses from the first to the last (the same, in a hash set), and their timeout in milliseconds (0: permanent)."""
+Element = tuple[int, int, int]
+"""The first and the last address (the same one, in a hash set), and their timeout in milliseconds (0: permanent)."""
 
 
 class Form(NamedTuple):
@@ -80,21 +80,23 @@ class _Layout:
 
     def __init__(self, octets: int) -> None:
         key = _attribute(_KEY | _NESTED, _attribute(_DATA_VALUE, bytes(octets)))
-        self._key_head = key[: len(key) - octets]
+        key_head = key[: len(key) - octets]
+        length = _ATTRIBUTE.size + len(key)
+        timeout = _ATTRIBUTE.pack(_ATTRIBUTE.size + _NUMBER64.size, _TIMEOUT)
+        timed = _ATTRIBUTE.pack(length + len(timeout) + _NUMBER64.size, _LIST_ELEMENT | _NESTED)
         self._octets = octets
-        self._length = _ATTRIBUTE.size + len(key)
         self._flags = _attribute(_FLAGS, _NUMBER32.pack(_INTERVAL_END))
-        self._timeout = _ATTRIBUTE.pack(_ATTRIBUTE.size + _NUMBER64.size, _TIMEOUT)
-        self._permanent_head = _ATTRIBUTE.pack(self._length, _LIST_ELEMENT | _NESTED) + self._key_head
-        timed = self._length + len(self._timeout) + _NUMBER64.size
-        self._timed_head = _ATTRIBUTE.pack(timed, _LIST_ELEMENT | _NESTED) + self._key_head
-        end = self._length + len(self._flags)
-        self._end_head = _ATTRIBUTE.pack(end, _LIST_ELEMENT | _NESTED) + self._key_head
+        self._permanent_head = _ATTRIBUTE.pack(length, _LIST_ELEMENT | _NESTED) + key_head
+        self._timed_head = timed + key_head
+        self._end_head = _ATTRIBUTE.pack(length + len(self._flags), _LIST_ELEMENT | _NESTED) + key_head
+        # One call for the whole element: a set may have a million of them.
+        self._timed = struct.Struct(f">{len(self._timed_head)}s{octets}s{len(timeout)}sQ").pack
+        self._timeout_head = timeout
         self._beyond = 1 << 8 * octets
 
     def start(self, address: int, timeout: int) -> bytes:
         if timeout:
-            return self._timed_head + address.to_bytes(self._octets) + self._timeout + _NUMBER64.pack(timeout)
+            return self._timed(self._timed_head, address.to_bytes(self._octets), self._timeout_head, timeout)
         return self._permanent_head + address.to_bytes(self._octets)
 
     def end(self, last: int) -> bytes:
@@ -127,10 +129,10 @@ def encode(table: str, step: Step) -> Iterator[tuple[int, bytes]]:
     layout = _LAYOUTS[step.form.octets]
     timed = step.do is Do.ADD
     if step.form.hosts:
-        packed = [layout.start(first, timeout if timed else 0) for (first, _), timeout in step.elements]
+        packed = [layout.start(first, timeout if timed else 0) for first, _, timeout in step.elements]
     else:
         packed = [
-            layout.start(first, timeout if timed else 0) + layout.end(last) for (first, last), timeout in step.elements
+            layout.start(first, timeout if timed else 0) + layout.end(last) for first, last, timeout in step.elements
         ]
     longest = max(map(len, packed), default=1)
     count = (_LONGEST_ATTRIBUTE - _ATTRIBUTE.size) // longest
@@ -270,8 +272,3 @@ def _ranges(elements: Collection[tuple[int, bool, float]], form: Form) -> dict[R
 
 def _reason(code: int) -> str:
     return f"{errno.errorcode.get(code, str(code))}: {os.strerror(code)}"
-
-
-def milliseconds(end: float, now: float) -> int:
-    """The timeout until `end` (epoch seconds or NEVER), at least one millisecond; 0 is permanent."""
-    return 0 if end < 0 else max(1, int((end - now) * 1000))

@@ -95,7 +95,7 @@ class NftablesDataplane:
                 contents.forget(missing)
                 await self._nft.run(sets_text(missing))
                 sets.update(missing)
-            failures = await contents.program(change, wanted, changed, now)
+            failures = await contents.program(change, wanted, changed, lambda: now + time.monotonic() - began)
             try:
                 await self._program_rules(change, desired, now)
             except DataplaneError as error:

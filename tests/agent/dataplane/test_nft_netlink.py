@@ -8,9 +8,8 @@ from hypothesis import strategies as st
 from pyroute2.netlink.nfnetlink.nftsocket import nft_set_elem_list_msg
 
 from agent.dataplane.errors import DataplaneError
-from agent.dataplane.nft_netlink import Do, Element, Form, Step, batch, encode, milliseconds
+from agent.dataplane.nft_netlink import Do, Element, Form, Step, batch, encode
 from agent.dataplane.wire import attributes, split
-from radius_bridge.policy.expiry import NEVER
 
 FORMS = [Form(octets, hosts) for octets in (4, 16) for hosts in (True, False)]
 
@@ -23,14 +22,14 @@ def steps(draw: st.DrawFn) -> Step:
     for _ in range(draw(st.integers(1, 5))):
         first = draw(st.integers(0, most))
         last = first if form.hosts else draw(st.integers(first, most))
-        elements.append(((first, last), draw(st.integers(0, 1 << 40))))
+        elements.append((first, last, draw(st.integers(0, 1 << 40))))
     return Step(draw(st.sampled_from(Do)), "rb4h.ssh_tcp_22", form, elements)
 
 
 def _expected(step: Step) -> list[tuple[int, bool, int | None]]:
     """Address, whether it closes a range, timeout."""
     found: list[tuple[int, bool, int | None]] = []
-    for (first, last), timeout in step.elements or ():
+    for first, last, timeout in step.elements or ():
         found.append((first, False, timeout or None if step.do is Do.ADD else None))
         if not step.form.hosts and last + 1 < 1 << 8 * step.form.octets:
             found.append((last + 1, True, None))
@@ -70,7 +69,7 @@ def test_pyroute2_reads_what_we_write(wanted: list[Step], sequence: int) -> None
 
 @pytest.mark.parametrize("form", FORMS)
 def test_no_message_is_longer_than_an_attribute_can_be(form: Form) -> None:
-    step = Step(Do.ADD, "x", form, [((number, number), 1) for number in range(5_000)])
+    step = Step(Do.ADD, "x", form, [(number, number, 1) for number in range(5_000)])
     messages = [content for _, content in encode("t", step)]
     assert 2 <= len(messages) < 8
     assert all(len(content) < 66_000 for content in messages)
@@ -82,12 +81,6 @@ def test_emptying_a_set_names_no_element() -> None:
     ((kind, content),) = encode("t", Step(Do.DELETE, "x", FORMS[0], None))
     assert kind == 10 << 8 | 14
     assert [name for name, _ in attributes(content)] == [1, 2]
-
-
-def test_a_timeout_is_what_is_left_and_never_zero_but_for_what_has_no_end() -> None:
-    assert milliseconds(1001.5, 1000.0) == 1500
-    assert milliseconds(1000.0, 1000.0) == 1
-    assert milliseconds(NEVER, 1000.0) == 0
 
 
 @pytest.mark.parametrize("data", [b"abc", struct.pack("=IHHII", 99, 2, 0, 0, 0), struct.pack("=IHHII", 1, 2, 0, 0, 0)])
