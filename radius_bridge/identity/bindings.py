@@ -15,7 +15,7 @@ import msgspec
 from msgspec.structs import replace
 
 from radius_bridge.identity.events import Lease
-from radius_bridge.identity.sessions import RETENTION, SLIGHT
+from radius_bridge.identity.sessions import JITTER, RETENTION, SLIGHT
 
 MAX_CLAIMS = 32
 """Claims remembered per address; the oldest that are over go first."""
@@ -227,10 +227,8 @@ def is_slight(before: Binding, after: Binding, now: float) -> bool:
         return False
     if not all(_is_slight_renewal(old, after.leases[mac]) for mac, old in before.leases.items()):
         return False
-    for session, old in before.claims.items():
-        new = after.claims[session]
-        if new != replace(old, since=new.since, seen=new.seen, limit=new.limit, fallback=new.fallback):
-            return False
+    if not all(_is_slight_news(old, after.claims[session]) for session, old in before.claims.items()):
+        return False
     old_holding, new_holding = before.holding(now), after.holding(now)
     if (old_holding.user, old_holding.groups.keys()) != (new_holding.user, new_holding.groups.keys()):
         return False
@@ -238,9 +236,21 @@ def is_slight(before: Binding, after: Binding, now: float) -> bool:
     return 0 <= extension <= SLIGHT * max(0.0, new_holding.expires - now)
 
 
+def _is_slight_news(old: Claim, new: Claim) -> bool:
+    slack = SLIGHT * (new.fallback - (new.seen or new.since))
+    ahead = (new.seen - old.seen, new.limit - old.limit, new.fallback - old.fallback)
+    if max(ahead) > slack or abs(new.since - old.since) > JITTER:
+        return False
+    return new == replace(old, since=new.since, seen=new.seen, limit=new.limit, fallback=new.fallback)
+
+
 def _is_slight_renewal(old: Leased, new: Leased) -> bool:
-    same = replace(old, since=new.since, at=new.at, expires=new.expires, source=new.source)
-    return old.at > 0 and new == same and 0 <= new.expires - old.expires <= SLIGHT * (new.expires - new.at)
+    slack = SLIGHT * (new.expires - new.at)
+    if max(new.at - old.at, new.expires - old.expires) > slack or abs(new.since - old.since) > JITTER:
+        return False
+    if new.expires < old.expires:
+        return False
+    return new == replace(old, since=new.since, at=new.at, expires=new.expires, source=new.source)
 
 
 def _kept_leases(binding: Binding, now: float) -> Iterator[tuple[str, Leased]]:

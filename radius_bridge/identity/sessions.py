@@ -23,7 +23,7 @@ ROAMING = 10.0
 SLIGHT = 0.1
 """An extension by less than this part of the whole term is not written."""
 
-_JITTER = 2.0
+JITTER = 2.0
 """Seconds by which a beginning that is told in whole seconds may vary."""
 
 
@@ -166,7 +166,9 @@ def is_kin(elder: Session, younger: Session) -> bool:
 
 def is_slight(before: Session, after: Session) -> bool:
     """True if `after` says no more than that the session goes on, and too little of that to be written."""
-    if after.heard - before.heard > SLIGHT * min(after.lease, after.longest) or before.since - after.since > _JITTER:
+    slack = SLIGHT * min(after.lease, after.longest)
+    ahead = (after.heard - before.heard, *(new - old for new, old in zip(after.named, before.named, strict=True)))
+    if max(ahead) > slack or abs(before.since - after.since) > JITTER:
         return False
     return after == replace(
         before, at=after.at, heard=after.heard, since=after.since, named=after.named, source=after.source

@@ -145,7 +145,8 @@ class Cut:
             return
         self._writers |= {writer, other_writer}
         try:
-            await asyncio.gather(self._pump(reader, other_writer), self._pump(other_reader, writer))
+            with suppress(asyncio.CancelledError):  # at the end: asyncio would log it
+                await asyncio.gather(self._pump(reader, other_writer), self._pump(other_reader, writer))
         finally:
             for each in (writer, other_writer):
                 self._writers.discard(each)
