@@ -77,18 +77,18 @@ def test_a_grant_is_a_key_as_befw_has_it_with_its_expiry(engineer: Engineer) -> 
 
 def test_grants_for_good_on_a_node_and_in_a_datacenter(engineer: Engineer) -> None:
     assert engineer("grant", "group:staff", "SSH_tcp_22", "--on", "Web1").returncode == 0
-    assert engineer("grant", "10.0.0.0/8", "ssh_tcp_22", "--dc", "dc7").returncode == 0
+    assert engineer("grant", "10.0.0.0/24", "ssh_tcp_22", "--dc", "dc7").returncode == 0
     assert engineer("grant", "a/b", "ssh_tcp_22").returncode == 2
     assert engineer("grant", "user:a/b", "ssh_tcp_22").returncode == 0
     assert engineer.stored() == {
         "$service$/dc1/web1/ssh_tcp_22/$staff$": "-1",
-        "$service$/dc7/ssh_tcp_22/10.0.0.0/8": "-1",
+        "$service$/dc7/ssh_tcp_22/10.0.0.0/24": "-1",
         "$service$/ssh_tcp_22/$user.a%2Fb$": "-1",
     }
     listed = json.loads(engineer("grants", "--json").stdout)
     assert {(g["who"], g["dc"], g["node"], g["expires"]) for g in listed} == {
         ("group:staff", "dc1", "web1", None),
-        ("10.0.0.0/8", "dc7", None, None),
+        ("10.0.0.0/24", "dc7", None, None),
         ("user:a/b", None, None, None),
     }
     assert "group:staff" in engineer("grants", "ssh_tcp_22").stdout
