@@ -9,11 +9,13 @@ from collections.abc import Iterator, Mapping
 from rich.console import Console
 from rich.table import Table
 
-from bench import fanout, ingest, login, scale
+from bench import fanout, ingest, login, logins, scale
 from bench.frame import Bench, Figures, Result, machine, progress, versions
 from tests.lab.processes import LabError
 
-BENCHES: dict[str, Bench] = {bench.name: bench for bench in (login.BENCH, scale.BENCH, fanout.BENCH, ingest.BENCH)}
+BENCHES: dict[str, Bench] = {
+    bench.name: bench for bench in (login.BENCH, logins.BENCH, scale.BENCH, fanout.BENCH, ingest.BENCH)
+}
 """All there are, by name."""
 
 
