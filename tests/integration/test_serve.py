@@ -92,7 +92,9 @@ def test_no_user_name_writes_outside_its_group(consul: ConsulServer, bridge: Bri
     bridge.start().wait_log("listening")
     with bridge.nas() as nas:
         for number, name in enumerate(HOSTILE_NAMES):
-            attributes = [(kind, name if kind == 1 else value) for kind, value in start("", f"10.0.0.{number + 1}")]
+            attributes = [
+                (kind, name if kind == 1 else value) for kind, value in start("", f"10.0.0.{number + 1}", f"s{number}")
+            ]
             assert nas.send(attributes) is not None, f"{name!r}: acknowledged, bound or not"
     stored = [key.removeprefix("befw/") for key in keys(consul)]
     groups = [key for key in stored if key.startswith("$alias$/")]
@@ -103,7 +105,7 @@ def test_no_user_name_writes_outside_its_group(consul: ConsulServer, bridge: Bri
         assert group.count("$") == 2
         assert address.startswith("10.0.0.")
     others = {key.split("/")[0] for key in stored} - {"$alias$"}
-    assert others <= {"$binding$", "$changes$", "$health$", "$meta$", "$lock$"}
+    assert others <= {"$binding$", "$session$", "$changes$", "$health$", "$meta$", "$lock$"}
 
 
 def test_hostile_packets_get_no_response_and_change_nothing(consul: ConsulServer, bridge: Bridge) -> None:
