@@ -29,8 +29,8 @@ from tests.lab.radius_client import AccountingClient, Status, accounting, reques
 SECRET = b"a secret of a benchmark"
 
 SOCKETS = 16
-WINDOW = 32
-"""Requests in flight on each socket at the highest rate: 512 in all."""
+WINDOW = 128
+"""Requests in flight on each socket at the highest rate: 2,048 in all."""
 
 WRITERS = 16
 """Connections of the raw transactions."""

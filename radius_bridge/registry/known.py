@@ -81,11 +81,6 @@ class Known:
         found = self._table(key).get(key)
         return 0 if found is None else found.index
 
-    def value(self, key: str) -> bytes:
-        """The value of a session or a binding; empty for one that we know nothing of."""
-        found = self._table(key).get(key)
-        return b"" if found is None else found.value
-
     def session(self, session: str) -> Session | None:
         """A session."""
         found = self._sessions.get(self._keys.session(session))
