@@ -94,7 +94,7 @@ def test_no_user_name_writes_outside_its_group(consul: ConsulServer, bridge: Bri
     with bridge.nas() as nas:
         for number, name in enumerate(HOSTILE_NAMES):
             attributes = [
-                (kind, name if kind == 1 else value) for kind, value in start("", f"10.0.0.{number + 1}", str(number))
+                (kind, name if kind == 1 else value) for kind, value in start("", f"10.0.0.{number + 1}", f"s{number}")
             ]
             assert nas.send(attributes) is not None, f"{name!r}: acknowledged, bound or not"
     stored = [key.removeprefix("befw/") for key in keys(consul)]
@@ -146,6 +146,7 @@ def test_what_an_engineer_types_is_read_as_what_a_login_says(consul: ConsulServe
     )
     assert "rules of names differ" in bridge.read_log()
     assert engineer("revoke", "group:user.alice@corp", "ssh_tcp_22").startswith("alice@corp may no longer")
+    assert others <= {"$binding$", "$session$", "$changes$", "$health$", "$meta$", "$lock$"}
 
 
 def test_hostile_packets_get_no_response_and_change_nothing(consul: ConsulServer, bridge: Bridge) -> None:
