@@ -96,7 +96,9 @@ def _other_flavour(used: str) -> Remover:
 
 
 async def _sets() -> None:
-    """Destroys our sets of ipset."""
+    """Destroys our sets of ipset, if this kernel has any."""
+    if not Path("/sys/module/ip_set").exists():
+        return
     async with open_sets() as sets:
         for name in await sets.entries():
             await sets.destroy(name)

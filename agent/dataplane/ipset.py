@@ -150,6 +150,10 @@ class IpsetDataplane:
 
     async def listing(self) -> Listing:
         """See `Dataplane.listing`."""
+        async with self._busy:
+            return await self._listing()
+
+    async def _listing(self) -> Listing:
         if self._members is None:
             raise DataplaneError("the dataplane is not open: use it in a `with` block")
         names = sorted(await self.summary())
@@ -167,7 +171,7 @@ class IpsetDataplane:
                 wanted = known[1] if known and known[0] == source else read_save(expected(render(desired, version)))
                 rules += wanted.lines(version)
             members = wanted_members(desired, self._versions, now, cut=False)
-            return differences(tuple(rules), members, await self.listing(), now, LONGEST_TIMEOUT)
+            return differences(tuple(rules), members, await self._listing(), now, LONGEST_TIMEOUT)
 
     def distrust(self, sets: Collection[str]) -> None:
         """See `Dataplane.distrust`."""

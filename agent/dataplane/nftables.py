@@ -84,20 +84,22 @@ class NftablesDataplane:
             sets, self._sets = self._sets, None
             wanted = {name: Wanted(desired.of(name)) for name in desired.names}
             declared = declarations(wanted)
+            found: Installed | None = None
             if sets is None or self._check_due(now):
-                before = await self._nft.read()
-                sets = set(before.names("set"))
-                if wrong := before.wrong_sets(declared):
+                found = await self._nft.read()
+                sets = set(found.names("set"))
+                if wrong := found.wrong_sets(declared):
                     log.warning("sets were replaced by somebody else and are made anew", sets=sorted(wrong))
                     contents.forget(wrong)
-                    await self._nft.run(install_text(render(desired), before, wrong))
+                    await self._nft.run(install_text(render(desired), found, wrong))
+                    found = None
             if missing := {name: each for name, each in declared.items() if name not in sets}:
                 contents.forget(missing)
                 await self._nft.run(sets_text(missing))
                 sets.update(missing)
             failures = await contents.program(change, wanted, changed, lambda: now + time.monotonic() - began)
             try:
-                await self._program_rules(change, desired, now)
+                await self._program_rules(change, desired, now, found)
             except DataplaneError as error:
                 failures.append(str(error))
             if failures:
@@ -139,6 +141,10 @@ class NftablesDataplane:
 
     async def listing(self) -> Listing:
         """See `Dataplane.listing`."""
+        async with self._busy:
+            return await self._listing()
+
+    async def _listing(self) -> Listing:
         elements, installed = self._open_elements(), await self._nft.read()
         names = [name for name in installed.names("set") if is_ours(name)]
         return Listing(installed.lines(), {name: await elements.dump(name, FORMS[kind_of_set(name)]) for name in names})
@@ -152,7 +158,7 @@ class NftablesDataplane:
             else:
                 rules = read_listing("\n".join(render(desired))).lines()
             wanted = wanted_members(desired, (4, 6), now, cut=True)
-            return differences(rules, wanted, await self.listing(), now)
+            return differences(rules, wanted, await self._listing(), now)
 
     def distrust(self, sets: Collection[str]) -> None:
         """See `Dataplane.distrust`."""
@@ -176,16 +182,20 @@ class NftablesDataplane:
             raise DataplaneError("the dataplane is not open: use it in a `with` block")
         return self._elements
 
-    async def _program_rules(self, change: Change, desired: Desired, now: float) -> None:
-        """Writes the rules if policy or somebody else changed them. Raises DataplaneError."""
+    async def _program_rules(self, change: Change, desired: Desired, now: float, found: Installed | None) -> None:
+        """Writes the rules if policy or somebody else changed them. `found` is what is there, if that was just read.
+
+        Raises DataplaneError.
+        """
         source = (desired.services, desired.failsafe, desired.posture)
         known = self._rules
         if known is not None and known[0] == source and not self._check_due(now):
             return
-        before = await self._nft.read()
-        if known is None or known[0] != source or before != known[1]:
-            if known is not None and before != known[1]:
-                log.warning("the rules were changed by somebody else and are put back")
+        before = found or await self._nft.read()
+        is_changed = known is not None and before.lines() != known[1].lines()
+        if is_changed:
+            log.warning("the rules were changed by somebody else and are put back")
+        if is_changed or known is None or known[0] != source:
             self._rules = None
             await self._install(desired, before)
             self._rules = (source, await self._nft.read())

@@ -165,6 +165,8 @@ def test_a_service_that_is_gone_takes_its_rules_and_sets_with_it(host: Host) -> 
     host.enforce({ALICE: 60})
     assert not [rule for rule in host.own_rules() if "web_tcp_80" in rule]
     assert not [name for name in host.sets() if "web_tcp_80" in name]
+    # That the sets went after the rules were read is no change by somebody else.
+    assert not host.enforce({ALICE: 60}, now=host.dataplane.next_refresh(time.time())).rules
 
 
 @IPSET_ONLY
