@@ -153,6 +153,10 @@ class Host:
         self._resolution.advance(now)
         return len(self._resolution.members(name)), self._resolution.soonest(name)
 
+    def ending(self, name: str, until: float) -> int:
+        """How many members of a service or override end until then (epoch seconds)."""
+        return self._resolution.ending(name, until) if name in self._folders else 0
+
     def problems(self) -> list[str]:
         """What could not be understood, and therefore grants nothing."""
         return [*self._service_problems, *(f"{key}: {problem}" for key, problem in self._problems.items())]

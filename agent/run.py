@@ -10,6 +10,7 @@ from agent.boot import Restored, restore
 from agent.dataplane import choose
 from agent.dataplane.base import Dataplane
 from agent.enforce import Enforcer
+from agent.integrity import Integrity
 from agent.settings import AgentSettings
 from agent.statefile import StateFile
 from radius_bridge.process import notify_systemd, run_until, signals
@@ -36,7 +37,10 @@ async def run(settings: AgentSettings) -> None:
 
             if restored.state is not None:
                 notify_systemd("READY=1")
-            enforcer = Enforcer(settings, scope, consul, dataplane, ready, look_again, restored=restored)
+            integrity = Integrity(dataplane, settings.integrity.every)
+            enforcer = Enforcer(
+                settings, scope, consul, dataplane, ready, look_again, restored=restored, integrity=integrity
+            )
             answers = {"status": lambda _: enforcer.status(), "forget": enforcer.forget}
             async with control.serve(settings.control_socket, answers):
                 await run_until(stop, enforcer.run(), enforcer.telling.run(), stay_here(settings, consul, scope, stop))

@@ -158,6 +158,13 @@ class Resolution:
         """When the next member of a service or override ends (epoch seconds); None if none does."""
         return self._access[name].found.soonest()
 
+    def ending(self, name: str, until: float) -> int:
+        """How many members of a service or override end until then (epoch seconds).
+
+        Raises KeyError for a name that is not protected.
+        """
+        return self._access[name].found.ending(until)
+
     def reached(self, name: str) -> Collection[GroupRef]:
         """The groups through which members of a service or override are found."""
         return self._access[name].reached.ends.keys()
