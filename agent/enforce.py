@@ -12,6 +12,7 @@ import structlog
 from agent import report
 from agent.boot import Restored
 from agent.dataplane.change import Change
+from agent.dataplane.compare import Difference
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES
 from agent.desired import Desired
@@ -194,6 +195,28 @@ class Enforcer:
             wait = max(1.0, self._dataplane.next_refresh(now) - now) if is_ready else PATIENCE
             if self._integrity is not None:
                 wait = min(wait, max(_BREATH, self._integrity.next_look() - now))
+
+    @property
+    def enforced(self) -> Desired | None:
+        """What the kernel was last told to enforce; None if that is not known, or did not go well."""
+        return self._enforced if self._applied_at else self._restored.desired
+
+    @property
+    def is_observing(self) -> bool:
+        """True if nobody is refused."""
+        return self._settings.mode == "observe"
+
+    def now(self) -> float:
+        """The time (epoch seconds)."""
+        return self._clock()
+
+    async def differences(self) -> Sequence[Difference] | None:
+        """Where the kernel is not as it was told to be; None if it was not told anything. Raises DataplaneError."""
+        async with self._busy:
+            enforced = self.enforced
+            if enforced is None or self._integrity is None:
+                return None
+            return await self._integrity.differences(enforced)
 
     def forget(self, name: str) -> dict[str, Any]:
         """Protects a service no longer that no source lists any more; the answer says what was done."""

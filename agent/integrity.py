@@ -184,6 +184,10 @@ class Integrity:
             return None
         return await self._put_back(desired, found, ", ".join(sorted(writers)[:5]))
 
+    async def differences(self, desired: Desired) -> Sequence[Difference]:
+        """Where the kernel is not as desired; nothing is put back. Raises DataplaneError."""
+        return await self._dataplane.compare(desired, self._clock())
+
     def noted(self, what: str) -> None:
         """The dataplane itself has put something back."""
         self._note([Difference(what, extra=("changed",))], "")
