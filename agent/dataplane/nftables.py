@@ -12,10 +12,11 @@ from typing import Self
 
 import structlog
 
-from agent.dataplane.base import CHECK_SECONDS, Leftovers, Lock, check_names, limit_alarms
+from agent.dataplane.base import CHECK_SECONDS, CHILDREN, Leftovers, Lock, check_names, limit_alarms
 from agent.dataplane.change import Change
 from agent.dataplane.compare import Difference, Listing, differences, wanted_members
 from agent.dataplane.errors import DataplaneError
+from agent.dataplane.events import RULES, Touched
 from agent.dataplane.nft import Installed, Nft, install_text, read_listing, sets_text
 from agent.dataplane.nft_contents import FORMS, NftContents
 from agent.dataplane.nft_netlink import ElementSocket
@@ -32,6 +33,8 @@ log = structlog.get_logger()
 
 _Source = tuple[tuple[Service, ...], tuple[Failsafe, ...], Posture]
 """What rules are made of."""
+
+_INET = 1
 
 
 class NftablesDataplane:
@@ -143,14 +146,31 @@ class NftablesDataplane:
     async def listing(self) -> Listing:
         """See `Dataplane.listing`."""
         async with self._busy:
-            return await self._listing()
+            return await self._listing(None)
 
-    async def _listing(self) -> Listing:
+    async def _listing(self, only: Collection[str] | None) -> Listing:
         elements, installed = self._open_elements(), await self._nft.read()
-        names = [name for name in installed.names("set") if is_ours(name)]
+        names = [name for name in installed.names("set") if is_ours(name) and (only is None or name in only)]
         return Listing(installed.lines(), {name: await elements.dump(name, FORMS[kind_of_set(name)]) for name in names})
 
-    async def compare(self, desired: Desired, now: float) -> Sequence[Difference]:
+    async def counts(self) -> Mapping[str, int] | None:
+        """See `Dataplane.counts`."""
+        return None
+
+    def is_mine(self, port: int) -> bool:
+        """See `Dataplane.is_mine`."""
+        return port in CHILDREN or (self._elements is not None and port == self._elements.port)
+
+    def concerned(self, touched: Touched) -> str | None:
+        """See `Dataplane.concerned`."""
+        return touched.set_name or RULES if (touched.family, touched.table) == (_INET, TABLE) else None
+
+    @property
+    def hears_of_rules(self) -> bool:
+        """See `Dataplane.hears_of_rules`."""
+        return True
+
+    async def compare(self, desired: Desired, now: float, only: Collection[str] | None = None) -> Sequence[Difference]:
         """See `Dataplane.compare`: rules as nft listed them when they were written, else as it usually lists them."""
         async with self._busy:
             source = (desired.services, desired.failsafe, desired.posture)
@@ -158,8 +178,8 @@ class NftablesDataplane:
                 rules = self._rules[1].lines()
             else:
                 rules = read_listing("\n".join(render(desired))).lines()
-            wanted = wanted_members(desired, (4, 6), now, cut=True)
-            return differences(rules, wanted, await self._listing(), now)
+            wanted = wanted_members(desired, (4, 6), now, cut=True, only=only)
+            return differences(rules, wanted, await self._listing(only), now)
 
     def distrust(self, sets: Collection[str]) -> None:
         """See `Dataplane.distrust`."""
