@@ -39,7 +39,9 @@ def test_malformed_members_and_values_a_value_of_512_kib_and_truncated_json_open
     status = machine.status()
     problems = "\n".join(status["problems"])
     assert status["enforcing"]
-    assert [each for each in ("torn.json", "192.0.2.300", "$nobody", "192.0.2.64/30", "tomorrow") if each not in problems] == []
+    assert [
+        each for each in ("torn.json", "192.0.2.300", "$nobody", "192.0.2.64/30", "tomorrow") if each not in problems
+    ] == []
     assert max(map(len, status["problems"])) < 400, "a value of half a megabyte is not told in full"
 
 
