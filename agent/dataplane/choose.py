@@ -2,7 +2,7 @@
 
 import asyncio
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -69,16 +69,25 @@ async def _table() -> None:
         await Nft().uninstall()
 
 
-def _chains(flavour: str) -> Remover:
-    """Removes our chains of one kind of iptables."""
-
-    async def remove() -> None:
+def in_use(flavours: Iterable[str] = _FLAVOURS) -> dict[str, int]:
+    """The kinds of iptables that there may be rules of, with their IP version: `iptables-nft`, `ip6tables-legacy` …"""
+    found = {}
+    for flavour in flavours:
         for version, (program, names) in _FAMILIES.items():
             # Asking iptables-legacy would load its modules into the kernel: only if it is in use.
             tables = Path("/proc/thread-self/net", names)
             is_used = flavour == "nft" or (tables.exists() and "filter" in tables.read_text().split())
             if is_used and shutil.which(f"{program}-{flavour}-save"):
-                await Iptables(version, flavour).uninstall()
+                found[f"{program}-{flavour}"] = version
+    return found
+
+
+def _chains(flavour: str) -> Remover:
+    """Removes our chains of one kind of iptables."""
+
+    async def remove() -> None:
+        for version in in_use([flavour]).values():
+            await Iptables(version, flavour).uninstall()
 
     return remove
 

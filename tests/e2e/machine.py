@@ -3,8 +3,9 @@
 import json
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,10 @@ from radius_bridge.policy.members import parse_prefix
 from radius_bridge.registry.keys import Keys, Scope
 from radius_bridge.registry.records import Meta
 from radius_bridge.registry.records import encode as encode_record
-from tests.e2e.dataplane.host import ALICE, BOB, SERVER, reach, tcp
+from tests.e2e.dataplane.host import ALICE, BOB, SERVER, reach
 from tests.lab.consul import ConsulServer
-from tests.lab.netns import link, unique
+from tests.lab.netns import Namespace, link, unique
 from tests.lab.processes import BIN, LabError, Process, run, wait_until
-from tests.lab.tcp import Listener
 
 PORT = 2222
 SERVICE = f"shell_tcp_{PORT}"
@@ -27,9 +27,6 @@ OPERATOR = "192.0.2.99"
 
 MALLORY = "192.0.2.66"
 """Nobody grants her anything."""
-
-MANY = 30_000
-"""Members that take long enough to write that one can be killed in between."""
 
 
 class Machine:
@@ -82,8 +79,7 @@ ports = ["{PORT}/tcp"]
             self._kernel.enter_context(namespace)
         addresses = [f"{each}/24" for each in (ALICE, BOB, OPERATOR, MALLORY)]
         link(self.client, "eth0", addresses, self.server, "eth0", [f"{SERVER}/24"])
-        self.listener = Listener(tcp(self.server), socket.AF_INET, PORT)
-        self._kernel.callback(self.listener.close)
+        self._kernel.callback(_serve(self.server))
 
     def power_off(self) -> None:
         """Ends everything at once."""
@@ -144,6 +140,31 @@ ports = ["{PORT}/tcp"]
             run([BIN / "radius-bridge-agent", "status", "-c", self.config, "--json"]).stdout
         )
         return answer
+
+
+def _serve(server: Namespace) -> Callable[[], None]:
+    """Takes every connection at the service's port and ends it at once; gives what ends that."""
+    listener = server.socket()
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(("0.0.0.0", PORT))
+    listener.listen(64)
+
+    def serve() -> None:
+        while True:
+            try:
+                listener.accept()[0].close()
+            except OSError:
+                return
+
+    thread = threading.Thread(target=serve, daemon=True)
+    thread.start()
+
+    def end() -> None:
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join(timeout=5)
+        listener.close()
+
+    return end
 
 
 def grant(consul: ConsulServer, ends: Mapping[str, float]) -> None:

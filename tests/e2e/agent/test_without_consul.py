@@ -1,4 +1,4 @@
-"""Consul stands still, is silent, or says other things than it should: nothing opens, and time goes on in the kernel."""
+"""Consul stands still, is silent, or forbids: nothing opens, and time goes on in the kernel."""
 
 import json
 import time
