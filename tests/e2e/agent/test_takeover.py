@@ -4,13 +4,14 @@ In BEFW's place stands what it programs: its chain with a set per service, ACCEP
 head of INPUT; or its table of nftables.
 """
 
+import json
 import time
 
 import pytest
 
 from agent.takeover import is_running
 from tests.e2e.dataplane.host import ALICE, BOB, SERVER
-from tests.e2e.machine import MALLORY, OPERATOR, PORT, SERVICE, Machine, grant
+from tests.e2e.machine import KEYS, MALLORY, OPERATOR, PORT, SERVICE, Machine, grant
 from tests.lab.processes import wait_until
 from tests.lab.traffic import Flow
 
@@ -118,3 +119,36 @@ def test_befws_agent_is_known_by_its_process(machine: Machine) -> None:
     assert is_running(machine.disk)
     (process / "comm").write_text("another\n")
     assert not is_running(machine.disk)
+
+
+def test_what_befws_tools_write_is_enforced(machine: Machine) -> None:
+    """Service tags, service files, three scopes, groups, and values of any age."""
+    (machine.disk / "services.d" / "shell.json").write_text(
+        json.dumps({"name": "Shell", "mode": "default", "protocol": "tcp", "ports": [f"{PORT}/tcp", {"port": 33}]})
+    )
+    consul = machine.consul()
+    tagged = machine.disk / "web.json"
+    tagged.write_text(json.dumps({"service": {"name": "web", "port": 80, "tags": ["befw", "81/tcp", "8080:8090/udp"]}}))
+    consul.command("services", "register", str(tagged))
+    now = int(time.time())
+    grant(consul, {})
+    for key, value in {
+        f"$service$/dc1/server/{SERVICE}/$staff$": "-1",
+        f"$service$/dc1/{SERVICE}/{BOB}": str(now + 600),
+        f"$service$/{SERVICE}/198.51.100.0/24": "-1",
+        f"$service$/dc1/elsewhere/{SERVICE}/{MALLORY}": "-1",
+        f"$service$/dc2/{SERVICE}/{MALLORY}": "-1",
+        f"$service$/{SERVICE}/{MALLORY}": "1514764800",
+        f"$alias$/$staff$/{ALICE}": "-100",
+        f"$alias$/$staff$/{MALLORY}": str(now - 1),
+        "$service$/web_tcp_80/$staff$": "4102444800",
+    }.items():
+        consul.command("kv", "put", f"{KEYS.root}/{key}", value)
+    machine.enforcing()
+    assert machine.lets_in() == {ALICE, BOB, OPERATOR}
+    assert machine.reaches(MALLORY) == "refused"
+    services = {each["name"]: (each["ports"], each["members"]) for each in machine.status()["services"]}
+    assert services == {
+        SERVICE: ([f"{PORT}/tcp", "33/tcp"], 3),
+        "web_tcp_80": (["80/tcp", "81/tcp", "8080:8090/udp"], 1),
+    }
