@@ -1,4 +1,4 @@
-"""Steady datagrams from a client to a server, each counted at both ends."""
+"""Datagrams through a host's filter as fast as one core sends them: which arrive, and which must not."""
 
 import socket
 import threading
@@ -6,93 +6,91 @@ import time
 from types import TracebackType
 from typing import Self
 
+from bench.packets import Batch
 from tests.lab.netns import Namespace
-from tests.lab.processes import LabError, wait_until
 
-_LEN = 8
-_RCVBUFFORCE = 33  # SO_RCVBUFFORCE of <asm-generic/socket.h>
+_PATIENCE = 1.0
+"""Seconds after which a datagram is lost."""
 
 
-class Flow:
-    """Sends `per_s` datagrams a second from `source` to `target` until it is closed.
+class Flood:
+    """Batches of datagrams to one service, in turn of somebody who may and of somebody who may not reach it.
 
-    A flow `to` another one is heard by that one's socket: both are at the same port.
+    On a cable (veth) of its own a datagram is through the other side's filter when it has been sent, so that each batch
+    is awaited before the next one, and nothing is lost but what the filter takes.
     """
 
     def __init__(
         self,
         client: Namespace,
-        source: str,
+        allowed: str,
+        refused: str,
         server: Namespace,
         target: tuple[str, int],
         *,
-        per_s: float = 1000.0,
-        to: "Flow | None" = None,
+        pause: float = 0.0,
     ) -> None:
-        self.sent = 0
-        self._counts: dict[str, int] = {} if to is None else to._counts
-        self._source = source
-        self._target = target
-        self._per_s = per_s
+        """`pause` is in seconds between two batches."""
+        self.passed = self.lost = 0
+        """Of whom may: how many arrived, and how many did not."""
+        self.tried = self.leaked = 0
+        """Of whom may not: how many were sent, and how many arrived."""
+        self.seconds = 0.0
+        self.error: BaseException | None = None
+        """What ended it too early."""
+        self._pause = pause
+        self._pairs = [self._pair(client, source, server, target) for source in (allowed, refused)]
         self._stop = threading.Event()
-        self._client = client.socket(type=socket.SOCK_DGRAM)
-        self._client.bind((source, 0))
-        self._service: socket.socket | None = None
-        if to is None:
-            self._service = server.socket(type=socket.SOCK_DGRAM)
-            self._service.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, 1 << 24)
-            self._service.bind(target)
-            self._service.settimeout(0.1)
-        self._threads = [threading.Thread(target=self._send, daemon=True)]
-        if self._service is not None:
-            self._threads.append(threading.Thread(target=self._hear, args=(self._service,), daemon=True))
-        self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="flood", daemon=True)
 
     def __enter__(self) -> Self:
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._closed.set()
-        for thread in self._threads:
-            thread.join(timeout=5)
-        self._client.close()
-        if self._service is not None:
-            self._service.close()
+        self._thread.join(timeout=10)
+        for sock in (each for pair in self._pairs for each in pair):
+            sock.close()
 
-    @property
-    def arrived(self) -> int:
-        """Datagrams that the server has got."""
-        return self._counts.get(self._source, 0)
+    def rate(self) -> float:
+        """Datagrams a second, of both."""
+        return (self.passed + self.lost + self.tried) / self.seconds if self.seconds else 0.0
 
-    def finish(self) -> None:
-        """Sends no more, and waits for what is under way (a second at most)."""
-        self._stop.set()
-        self._threads[0].join(timeout=5)
+    @staticmethod
+    def _pair(
+        client: Namespace, source: str, server: Namespace, target: tuple[str, int]
+    ) -> tuple[socket.socket, socket.socket]:
+        """A client's socket, and one of the server's that hears it alone."""
+        sender, receiver = (each.socket(type=socket.SOCK_DGRAM) for each in (client, server))
+        sender.bind((source, 0))
+        sender.connect(target)
+        receiver.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        receiver.bind(target)
+        receiver.connect(sender.getsockname())
+        for sock in (sender, receiver):
+            sock.setblocking(False)
+        return sender, receiver
+
+    def _run(self) -> None:
         try:
-            wait_until(lambda: self.arrived >= self.sent, "what is under way", timeout=1)
-        except LabError:
-            return  # what is missing is the caller's to judge
-
-    def _send(self) -> None:
-        due = time.monotonic()
-        while not self._stop.is_set():
-            try:
-                self._client.sendto(bytes(_LEN), self._target)
-            except ConnectionRefusedError:
-                continue  # that an earlier one was refused
-            self.sent += 1
-            due += 1 / self._per_s
-            time.sleep(max(0.0, due - time.monotonic()))
-
-    def _hear(self, service: socket.socket) -> None:
-        while not self._closed.is_set():
-            try:
-                _, (source, _) = service.recvfrom(_LEN)
-            except TimeoutError:
-                continue
-            self._counts[source] = self._counts.get(source, 0) + 1
+            batch, began = Batch(), time.monotonic()
+            (allowed, hears), (refused, must_not_hear) = self._pairs
+            while not self._stop.is_set():
+                waiting, since = batch.send(allowed), time.monotonic()
+                while waiting and time.monotonic() < since + _PATIENCE:
+                    came = batch.receive(hears)
+                    self.passed += came
+                    waiting -= came
+                self.lost += waiting
+                try:
+                    self.tried += batch.send(refused)
+                except ConnectionRefusedError:
+                    self.tried += 1  # that an earlier one was refused
+                self.leaked += batch.receive(must_not_hear)
+                self.seconds = time.monotonic() - began
+                self._stop.wait(self._pause)
+        except BaseException as error:  # a test looks at it
+            self.error = error
