@@ -3,8 +3,10 @@
 import asyncio
 import fcntl
 import os
+import signal
 from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -195,6 +197,7 @@ async def call(argv: Sequence[str], text: str, timeout: float, package: str) -> 
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
     except OSError as error:
         raise DataplaneError(f"{argv[0]}: {error}; the agent needs the package {package}") from error
@@ -206,7 +209,9 @@ async def call(argv: Sequence[str], text: str, timeout: float, package: str) -> 
         raise DataplaneError(f"{argv[0]} did not end within {timeout:g} s") from None
     finally:
         if process.returncode is None:
-            process.kill()
+            # All of it: what a wrapper has started would keep the pipes open, and us waiting.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     if process.returncode:
         complaint = errors.decode(errors="replace").strip()

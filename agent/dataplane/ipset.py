@@ -96,13 +96,14 @@ class IpsetDataplane:
         """Makes the kernel enforce `desired`: see `Dataplane.apply`."""
         check_names(desired)
         contents = self._open_contents()
+        began = time.monotonic()  # what we wait for is time that passes, too
         async with self._busy, AsyncExitStack() as stack:
             existing, self._existing = self._existing, None
             if existing is None:
-                run = Run(now, set(), stack)
+                run = Run(now, began, set(), stack)
                 run.existing.update(await (await run.sets()).entries())
             else:
-                run = Run(now, existing, stack)
+                run = Run(now, began, existing, stack)
             wanted = {
                 name: Wanted(desired.of(name), self._versions, shuts_out=desired.posture.shuts_out(name))
                 for name in desired.names
