@@ -37,10 +37,8 @@ class Vpn:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        name = site.radius.name.removesuffix("-radius")
         self.directory = site.directory / "vpn"
-        self.laptop = Namespace(f"{name}-laptop")
-        self.gateway = Namespace(f"{name}-gateway")
+        self.laptop, self.gateway = self.namespaces(site)
         self.server = Process(
             "openvpn",
             ["openvpn", "--config", self.directory / "server.conf"],
@@ -53,6 +51,12 @@ class Vpn:
             log=site.directory / "openvpn-client.log",
             namespace=self.laptop.name,
         )
+
+    @staticmethod
+    def namespaces(site: Site) -> tuple[Namespace, Namespace]:
+        """The laptop's and the gateway's."""
+        name = site.radius.name.removesuffix("-radius")
+        return Namespace(f"{name}-laptop"), Namespace(f"{name}-gateway")
 
     def __enter__(self) -> Self:
         try:
