@@ -14,6 +14,7 @@ from radius_bridge.cli.common import (
     consul_settings,
     expiry_after,
     fail,
+    fail_at_consul,
     find_datacenters,
     in_datacenter,
     print_json,
@@ -120,7 +121,7 @@ def _read_hosts() -> tuple[list[tuple[str, HostRecord]], list[str]]:
     try:
         asyncio.run(read_all())
     except RegistryError as error:
-        fail(f"Consul at {settings.url}: {error}")
+        fail_at_consul(settings, error)
     except ValueError as error:
         fail(str(error), USAGE)
     return sorted(found, key=lambda each: (each[1].datacenter, each[0])), problems

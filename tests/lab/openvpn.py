@@ -15,7 +15,7 @@ from typing import Self
 from tests.lab.netns import Namespace, link
 from tests.lab.pki import Authority
 from tests.lab.processes import LabError, Process, run
-from tests.lab.site import NAS_SECRET, Site
+from tests.lab.site import NAS_SECRET, Site, clear
 from tests.lab.tcp import MakeSocket
 
 PLUGIN = Path("/usr/lib/openvpn/radiusplugin.so")
@@ -190,4 +190,4 @@ auth-retry none
         self.client.kill()
         self.server.kill()
         for namespace in (self.laptop, self.gateway):
-            namespace.delete()
+            clear(namespace)  # OpenVPN's plugin has processes of its own
