@@ -185,6 +185,12 @@ def until(expires: float, now: float) -> str:
     return f"{moment(expires)} ({format_duration(expires - now)} left)"
 
 
+def ending(expires: float) -> str:
+    """The same at the end of a sentence, now: `for good`, or `until …`."""
+    told = until(expires, time.time())
+    return told if expires < 0 else f"until {told}"
+
+
 def moment(epoch: float) -> str:
     """A point in time for people: local time."""
     return datetime.fromtimestamp(epoch, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
