@@ -140,8 +140,8 @@ class IpsetDataplane:
             return self.refused
 
     async def is_in_place(self) -> bool:
-        """True if rules of ours are in the kernel where they belong, whoever wrote them. Raises DataplaneError."""
-        return all([(await table.read()).at_head for table in self._tables])
+        """See `Dataplane.is_in_place`."""
+        return all([(await table.read()).at_head for table in self._tables]) or await self._leftovers.enforce()
 
     async def summary(self) -> dict[str, int]:
         """Our sets in the kernel, each with the number of its entries. Raises DataplaneError."""

@@ -132,8 +132,9 @@ class NftablesDataplane:
         return self._counts
 
     async def is_in_place(self) -> bool:
-        """True if rules of ours are in the kernel where they belong, whoever wrote them. Raises DataplaneError."""
-        return {"input", "output", "forward"} <= set((await self._nft.read()).names("chain"))
+        """See `Dataplane.is_in_place`."""
+        ours = {"input", "output", "forward"} <= set((await self._nft.read()).names("chain"))
+        return ours or await self._leftovers.enforce()
 
     async def summary(self) -> Mapping[str, int]:
         """Our sets in the kernel, each with the number of its entries (networks: of ranges). Raises DataplaneError."""

@@ -88,13 +88,12 @@ async def find_datacenters(consul: Consul, keys: Keys) -> dict[str, ConsulSettin
     told = os.environ.get("RADIUS_BRIDGE_DATACENTERS", "")
     if told:
         places = [place.strip().partition("=") for place in told.split(",")]
-        return {name: in_datacenter(consul.settings, name, url) for name, _, url in places}
+        return {name: _in_datacenter(consul.settings, name, url) for name, _, url in places}
     found = await datacenters.read(consul, keys)
-    return {} if found is None else {name: in_datacenter(consul.settings, name, "") for name in found.all}
+    return {} if found is None else {name: _in_datacenter(consul.settings, name, "") for name in found.all}
 
 
-def in_datacenter(settings: ConsulSettings, name: str, url: str = "") -> ConsulSettings:
-    """The same settings for another datacenter, at `url` if one is given. Raises ValueError."""
+def _in_datacenter(settings: ConsulSettings, name: str, url: str) -> ConsulSettings:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"RADIUS_BRIDGE_DATACENTERS: {name!r} is no datacenter: write dc1,dc2")
     try:

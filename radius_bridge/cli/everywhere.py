@@ -99,4 +99,5 @@ def everywhere(work: Callable[[Consul, Keys], Awaitable[T]], *, patience: float 
         for name in places:
             if name not in results.done:
                 results.failed.setdefault(name, "interrupted")
+    results.done = {name: results.done[name] for name in places if name in results.done}  # home first
     return results

@@ -101,7 +101,10 @@ def _project(
     for address in addresses:
         binding = state.binding(address)
         old = None if address in taken_over else binding.claims.get(session)
-        claim = _claim(known, address, old, event if address in named else None, inherited.get(address))
+        source = inherited.get(address)
+        if source is None and known.heir and address in known.addresses:
+            source = binding.claims.get(session)  # what it was taken over from is forgotten by now
+        claim = _claim(known, address, old, event if address in named else None, source)
         after = claimed(binding, session, claim)
         if after is not binding:
             state.put_binding(address, forget(after, now))

@@ -175,7 +175,7 @@ def is_slight(before: Session, after: Session) -> bool:
     )
 
 
-text = lru_cache(maxsize=65536)(str)
+text = lru_cache(maxsize=16384)(str)
 """An address as text: the same few are asked for again and again."""
 
 

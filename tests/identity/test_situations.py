@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from radius_bridge.identity.sessions import RETENTION
 from radius_bridge.policy.members import parse_prefix
 from tests.identity.world import LAPTOP, NOW, PHONE, Fact, World, X, Y, interim, leased, released, restart, start, stop
 
@@ -160,6 +161,19 @@ def test_a_roaming_station_does_not_take_an_address_back_that_somebody_else_has(
     )
     for world in in_any_order(*facts):
         assert world.owner() == "bob"
+
+
+def test_a_station_keeps_what_it_took_over_when_the_session_before_is_long_forgotten() -> None:
+    world = World().play(
+        start("alice", "ap1/1", X, multi="M"),
+        start("alice", "ap2/1", at=100, multi="M"),
+        stop("alice", "ap1/1", X, at=101),
+    )
+    later = 101 + RETENTION + 1
+    del world.sessions["ap1/1"]
+    world.play(interim("alice", "ap2/1", at=later, multi="M"), now=NOW + later)
+    assert world.bindings[str(X)].claims.keys() == {"ap2/1"}
+    assert world.until(at=later) == later + 3600
 
 
 def test_what_a_station_says_itself_counts_before_what_it_took_over() -> None:

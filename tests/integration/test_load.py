@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 SECRET = b"lab-bridge-secret"
 STATIONS = 5000
 SESSIONS = 10
-MEMORY = 256 << 20
+MEMORY = 384 << 20
 """Octets of resident memory that the bridge may have had at most."""
 
 
