@@ -17,6 +17,9 @@ Seen = tuple[str, float]
 
 _MARKS = {"running": "[yellow]…[/]", "good": "[green]✔[/]", "bad": "[red]✘[/]"}
 _COLOURS = {"running": "yellow", "good": "green", "bad": "red"}
+_WIDTHS = {"STEP": 57, "EXPECTED": 36, "SEEN": 20}
+_WIDE = 130
+"""Columns of a terminal that has room for them."""
 
 
 class NotAsExpected(Exception):
@@ -89,12 +92,13 @@ class Show:
         ]
 
     def _table(self) -> Table:
-        # Fixed widths, so that the stories' tables stand below each other as one.
         table = Table(box=None, pad_edge=False, header_style="dim")
-        table.add_column("", width=1)
-        for column, width in (("STEP", 57), ("EXPECTED", 36), ("SEEN", 20)):
-            table.add_column(column, width=width, overflow="fold")
-        table.add_column("MS", justify="right", width=8, no_wrap=True)
+        table.add_column("", no_wrap=True)
+        # Where there is room, the stories' tables stand below each other as one.
+        is_wide = self.console.width >= _WIDE
+        for column, width in _WIDTHS.items():
+            table.add_column(column, width=width if is_wide else None, overflow="fold")
+        table.add_column("MS", justify="right", width=8 if is_wide else None, no_wrap=True)
         for step in self.steps:
             if step.story == self._story:
                 milliseconds = "" if step.seconds is None else f"{step.seconds * 1000:,.1f}"
