@@ -32,6 +32,7 @@ from radius_bridge.process import configure_logging
 app = typer.Typer(
     help="Lets into this host's services whom Consul's groups and grants name, and nobody else.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 

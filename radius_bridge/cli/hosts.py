@@ -12,12 +12,13 @@ from radius_bridge.cli.common import (
     USAGE,
     JsonOption,
     consul_settings,
+    ending,
     expiry_after,
     fail,
+    fail_at_consul,
     find_datacenters,
     print_json,
     print_table,
-    until,
 )
 from radius_bridge.cli.everywhere import everywhere
 from radius_bridge.policy.expiry import format_duration, format_expiry, is_over, parse_expiry
@@ -87,7 +88,7 @@ def confirm(
         if old:
             await consul.transact(old[:MAX_OPS])
 
-    everywhere(work).tell(f"confirmed {' '.join(digests)}, {until(expires, time.time())}")
+    everywhere(work).tell(f"confirmed {' '.join(digests)}, {ending(expires)}")
 
 
 def _read_hosts() -> tuple[list[tuple[str, HostRecord]], list[str]]:
@@ -120,7 +121,7 @@ def _read_hosts() -> tuple[list[tuple[str, HostRecord]], list[str]]:
     try:
         asyncio.run(read_all())
     except RegistryError as error:
-        fail(f"Consul at {settings.url}: {error}")
+        fail_at_consul(settings, error)
     except ValueError as error:
         fail(str(error), USAGE)
     return sorted(found, key=lambda each: (each[1].datacenter, each[0])), problems

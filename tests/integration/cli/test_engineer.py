@@ -197,6 +197,11 @@ def test_tail_follows_logins_and_logouts_and_ends_cleanly(
     assert "Traceback" not in announced.read_text()
 
 
+def test_hosts_are_listed_where_there_is_one_datacenter_and_none_is_recorded(engineer: Engineer) -> None:
+    done = engineer("hosts", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, []), done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
