@@ -100,7 +100,14 @@ class IpsetDataplane:
             existing, self._existing = self._existing, None
             if existing is None:
                 run = Run(now, set(), stack)
-                run.existing.update(await (await run.sets()).entries())
+                sets = await run.sets()
+                for name in await sets.of_another_type():
+                    try:  # before rules mention it: then it could not go
+                        await sets.destroy(name)
+                    except DataplaneError as error:
+                        run.failures.append(str(error))
+                run.existing.update(await sets.entries())
+                contents.forget_missing(run.existing, desired.names)
             else:
                 run = Run(now, existing, stack)
             wanted = {

@@ -8,12 +8,14 @@ from types import TracebackType
 from typing import Self
 
 from agent.dataplane.base import Dataplane
+from agent.dataplane.errors import DataplaneError
 from agent.desired import Desired
 from agent.integrity import Integrity
 from tests.lab.netns import Namespace
 from tests.lab.processes import LabError
 
 _TIMEOUT = 10.0
+_AGAIN = 0.1
 
 
 class Keeper:
@@ -78,6 +80,7 @@ class Keeper:
         with self.integrity.listening(woken.set):
             await self.integrity.look(self._desired)
             self._keeps.set()
+            failed = False
             while not stop.is_set():
                 try:
                     async with asyncio.timeout(max(0.0, self.integrity.next_look() - time.time())):
@@ -85,7 +88,13 @@ class Keeper:
                 except TimeoutError:
                     pass
                 woken.clear()
-                await self._dataplane.apply(self._desired, time.time(), {})
-                await self.integrity.look(self._desired)
+                try:
+                    await self._dataplane.apply(self._desired, time.time(), None if failed else {})
+                    await self.integrity.look(self._desired)
+                    failed = False
+                except DataplaneError:
+                    failed = True  # tried again, as the agent does
+                    await asyncio.sleep(_AGAIN)
+                    woken.set()
                 with self._changed:
                     self._changed.notify_all()
