@@ -1,0 +1,111 @@
+"""Somebody changes our part of the kernel by hand: how long until it is as desired again.
+
+The agent's own parts are at work, with everything as it is by default; one thing is changed, and the time runs from the
+end of the program that did it until the change is undone in the kernel.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+from bench.dataplanes import BACKENDS, FIRST, Dataplane, desired, members, service
+from bench.frame import Bench, Result, milliseconds, progress
+from bench.tidy import namespace
+from radius_bridge.policy.members import Prefix
+from tests.lab.keeper import Keeper
+from tests.lab.netns import Namespace
+from tests.lab.processes import LabError
+
+MEMBERS = 1_000
+
+CALM = 61.0
+"""Seconds between repairs of one thing that are no fight: the agent's clock is moved on by so much."""
+
+_SET = f"rb4h.{service().name}"
+_TABLE = "inet radius_bridge"
+_SOMEBODY = "192.0.2.66"
+_MEMBER = str(Prefix(4, FIRST, 32))
+
+KINDS: dict[str, dict[str, str]] = {
+    "ipset": {
+        "jump_deleted": "iptables -D INPUT -j RB-INPUT",
+        "jump_not_first": "iptables -I INPUT 1 -p icmp -j ACCEPT",
+        "jump_doubled": "iptables -A INPUT -j RB-INPUT",
+        "rule_inserted": "iptables -I RB-INPUT 1 -j ACCEPT",
+        "iptables_flushed": "iptables -F",
+        "set_flushed": f"ipset flush {_SET}",
+        "member_added": f"ipset add {_SET} {_SOMEBODY} timeout 3600",
+        "member_deleted": f"ipset del {_SET} {_MEMBER}",
+    },
+    "nftables": {
+        "rule_inserted": f"nft insert rule {_TABLE} input accept",
+        "table_deleted": f"nft delete table {_TABLE}",
+        "set_flushed": f"nft flush set {_TABLE} {_SET}",
+        "member_added": f"nft add element {_TABLE} {_SET} {{ {_SOMEBODY} timeout 1h }}",
+        "member_deleted": f"nft delete element {_TABLE} {_SET} {{ {_MEMBER} }}",
+    },
+}
+
+
+class Clock:
+    """A clock that can be moved on, so that repairs one after another are no fight."""
+
+    def __init__(self) -> None:
+        self._ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self._ahead
+
+    def move(self, seconds: float) -> None:
+        """It is so much later."""
+        self._ahead += seconds
+
+
+def run_bench(quick: bool) -> Result:
+    """Every kind of change, several times."""
+    figures: dict[str, dict[str, float]] = {}
+    for backend, kinds in KINDS.items():
+        with tempfile.TemporaryDirectory(prefix="rb-bench-") as folder, namespace("tamper") as host:
+            for kind, command in kinds.items():
+                is_heard = backend == "nftables" or command.startswith("iptables")
+                times = (10 if is_heard else 2) if quick else (100 if is_heard else 20)
+                progress(f"{backend}: {kind.replace('_', ' ')}, {times} times")
+                took = _repairs(host, MAKE[backend], Path(folder), command, times)
+                for name, value in milliseconds(took).items():
+                    figures.setdefault(name, {})[f"{backend}_{kind}"] = value
+    return Result(figures)
+
+
+def _repairs(
+    host: Namespace, make: Callable[[Path], Dataplane], folder: Path, command: str, times: int
+) -> list[float]:
+    took = []
+    with ExitStack() as stack:
+        dataplane = make(folder / "lock")
+        host.call(partial(stack.enter_context, dataplane))
+        wanted = desired((service(),), members(MEMBERS))
+        clock = Clock()
+        keeper = stack.enter_context(Keeper(host, dataplane, wanted, clock=clock))
+        for number in range(times):
+            done = host.run(*command.split(), check=False)
+            began = time.monotonic()
+            if done.returncode:
+                raise LabError(f"{command}: {done.stderr.strip()}")
+            keeper.wait_repaired(number)
+            took.append(max(0.0, keeper.repaired_at - began))
+            clock.move(CALM)
+    return took
+
+
+MAKE = BACKENDS
+
+BENCH = Bench(
+    "tamper",
+    "our rules and sets are changed by hand: until they are as desired again",
+    run_bench,
+    means=f"From the end of the program that changed something, with {MEMBERS:,} members; what ipset does not tell of "
+    "waits for the next look, every 3 s.",
+)
