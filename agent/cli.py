@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from agent import asking
-from agent.clicommon import DEFAULT_CONFIG, FAILED, OK, ConfigOption, JsonOption, ask, settings_of
+from agent import asking, befw, control
+from agent.clicommon import DEFAULT_CONFIG, FAILED, NOT_RUNNING, OK, ConfigOption, JsonOption, ask, settings_of
 from agent.dataplane import choose
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.plan import short_name
@@ -24,12 +24,15 @@ from agent.render import rendered
 from agent.run import restore_only
 from agent.run import run as run_agent
 from agent.statefile import StateFile
+from agent.takeover import NotYet
+from agent.takeover import takeover as takeover_from
 from radius_bridge.policy.expiry import format_duration
 from radius_bridge.process import configure_logging
 
 app = typer.Typer(
     help="Lets into this host's services whom Consul's groups and grants name, and nobody else.",
     no_args_is_help=True,
+    rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
 
@@ -146,6 +149,33 @@ def uninstall(config: ConfigOption = DEFAULT_CONFIG) -> None:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(FAILED) from None
     typer.echo("removed: this host's services are no longer protected by radius-bridge")
+
+
+@app.command()
+def takeover(
+    config: ConfigOption = DEFAULT_CONFIG,
+    chain: Annotated[str, typer.Option(metavar="NAME", help="BEFW's chain in the table filter.")] = befw.CHAIN,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Even if something is open afterwards.")] = False,
+) -> None:
+    """Remove what BEFW's agent left in the kernel: its chain, the jumps to it, its sets, its table.
+
+    For a host that moves from BEFW, when BEFW's agent is stopped and ours enforces: ours stands in front, so that
+    nobody notices. Refuses if something would be open afterwards that BEFW keeps closed, and says what.
+    """
+    settings = settings_of(config)
+    try:
+        removed = asyncio.run(takeover_from(settings, chain, dry_run=dry_run, anyway=anyway))
+    except control.NotRunning as error:
+        typer.echo(f"error: {error}; nothing was removed", err=True)
+        raise typer.Exit(NOT_RUNNING) from None
+    except (NotYet, DataplaneError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(FAILED) from None
+    for each in removed:
+        typer.echo(f"{'would remove' if dry_run else 'removed'}: {each}")
+    if not removed:
+        typer.echo("there is nothing of BEFW on this host")
 
 
 app.command()(asking.verify)

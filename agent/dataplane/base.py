@@ -3,8 +3,10 @@
 import asyncio
 import fcntl
 import os
+import signal
 from collections import deque
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -68,7 +70,10 @@ class Dataplane(Protocol):
         """Counts them now. Raises DataplaneError."""
 
     async def is_in_place(self) -> bool:
-        """True if rules of ours are in the kernel where they belong, whoever wrote them. Raises DataplaneError."""
+        """True if rules of ours are in the kernel where they belong, whoever wrote them, with whatever backend.
+
+        Raises DataplaneError.
+        """
 
     async def summary(self) -> Mapping[str, int]:
         """Our sets in the kernel, each with the number of its entries. Raises DataplaneError."""
@@ -135,21 +140,31 @@ class Lock:
         os.close(self._file)
 
 
-Remover = Callable[[], Awaitable[None]]
-"""Removes something of ours that is not needed any more, if it is there. Raises DataplaneError."""
+class Leftover(Protocol):
+    """Something of another backend's."""
+
+    async def enforces(self) -> bool:
+        """True if it is in the kernel, and packets meet it. Raises DataplaneError."""
+
+    async def remove(self) -> None:
+        """Removes it, if it is there. Raises DataplaneError."""
 
 
 class Leftovers:
     """What other backends have left in the kernel: it goes when ours stands, so that there is no moment without."""
 
-    def __init__(self, removers: Iterable[Remover] = ()) -> None:
-        self._removers = list(removers)
+    def __init__(self, each: Iterable[Leftover] = ()) -> None:
+        self._each = list(each)
+
+    async def enforce(self) -> bool:
+        """True if any of them still does. Raises DataplaneError."""
+        return any([await each.enforces() for each in self._each])
 
     async def remove(self) -> None:
         """Removes them; what is gone is not looked for again. Raises DataplaneError."""
-        while self._removers:
-            await self._removers[0]()
-            del self._removers[0]
+        while self._each:
+            await self._each[0].remove()
+            del self._each[0]
 
 
 def check_names(desired: Desired) -> None:
@@ -182,6 +197,7 @@ async def call(argv: Sequence[str], text: str, timeout: float, package: str) -> 
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
     except OSError as error:
         raise DataplaneError(f"{argv[0]}: {error}; the agent needs the package {package}") from error
@@ -193,7 +209,9 @@ async def call(argv: Sequence[str], text: str, timeout: float, package: str) -> 
         raise DataplaneError(f"{argv[0]} did not end within {timeout:g} s") from None
     finally:
         if process.returncode is None:
-            process.kill()
+            # All of it: what a wrapper has started would keep the pipes open, and us waiting.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     if process.returncode:
         complaint = errors.decode(errors="replace").strip()

@@ -96,10 +96,11 @@ class IpsetDataplane:
         """Makes the kernel enforce `desired`: see `Dataplane.apply`."""
         check_names(desired)
         contents = self._open_contents()
+        began = time.monotonic()  # what we wait for is time that passes, too
         async with self._busy, AsyncExitStack() as stack:
             existing, self._existing = self._existing, None
             if existing is None:
-                run = Run(now, set(), stack)
+                run = Run(now, began, set(), stack)
                 sets = await run.sets()
                 for name in await sets.of_another_type():
                     try:  # before rules mention it: then it could not go
@@ -109,7 +110,7 @@ class IpsetDataplane:
                 run.existing.update(await sets.entries())
                 contents.forget_missing(run.existing, desired.names)
             else:
-                run = Run(now, existing, stack)
+                run = Run(now, began, existing, stack)
             wanted = {
                 name: Wanted(desired.of(name), self._versions, shuts_out=desired.posture.shuts_out(name))
                 for name in desired.names
@@ -151,8 +152,8 @@ class IpsetDataplane:
             return self.refused
 
     async def is_in_place(self) -> bool:
-        """True if rules of ours are in the kernel where they belong, whoever wrote them. Raises DataplaneError."""
-        return all([(await table.read()).at_head for table in self._tables])
+        """See `Dataplane.is_in_place`."""
+        return all([(await table.read()).at_head for table in self._tables]) or await self._leftovers.enforce()
 
     async def summary(self) -> dict[str, int]:
         """Our sets in the kernel, each with the number of its entries. Raises DataplaneError."""

@@ -82,25 +82,28 @@ class NftablesDataplane:
         """Makes the kernel enforce `desired`: see `Dataplane.apply`."""
         check_names(desired)
         contents = self._open_contents()
+        # What we wait for is time that passes, too.
+        began, change = time.monotonic(), Change()
         async with self._busy:
-            began, change = time.monotonic(), Change()
             sets, self._sets = self._sets, None
             wanted = {name: Wanted(desired.of(name)) for name in desired.names}
             declared = declarations(wanted)
-            found: Installed | None = None
-            if sets is None or self._check_due(now):
-                found = await self._nft.read()
-                sets = set(found.names("set"))
-                if wrong := found.wrong_sets(declared):
-                    log.warning("sets were replaced by somebody else and are made anew", sets=sorted(wrong))
-                    contents.forget(wrong)
-                    await self._nft.run(install_text(render(desired), found, wrong))
-                    found = None
-            if missing := {name: each for name, each in declared.items() if name not in sets}:
-                contents.forget(missing)
-                await self._nft.run(sets_text(missing))
-                sets.update(missing)
-            failures = await contents.program(change, wanted, changed, lambda: now + time.monotonic() - began)
+
+            def at() -> float:
+                return now + time.monotonic() - began
+
+            failures: list[str] = []
+            if members_first := sets is not None and declared.keys() <= sets:
+                # Who comes and who goes does not wait for a nft that hangs.
+                failures += await contents.program(change, wanted, changed, at)
+            try:
+                sets, anew, found = await self._see_to_sets(sets, declared, desired, now)
+            except DataplaneError as error:
+                # What was known of the sets still is, if their members could be written.
+                self._sets = sets if members_first and not failures else None
+                raise DataplaneError("; ".join([*failures, str(error)])) from error
+            if anew or not members_first:
+                failures += await contents.program(change, wanted, changed, at)
             try:
                 await self._program_rules(change, desired, now, found)
             except DataplaneError as error:
@@ -115,6 +118,30 @@ class NftablesDataplane:
             self._sets = sets
             change.seconds = time.monotonic() - began
             return change
+
+    async def _see_to_sets(
+        self, sets: set[str] | None, declared: Mapping[str, str], desired: Desired, now: float
+    ) -> tuple[set[str], bool, Installed | None]:
+        """Makes the sets that are missing, and anew those that somebody else has replaced, if it is time to look.
+
+        Gives all that there are, whether some are new and empty, and our table as it was read, if it was and is still
+        like that. Raises DataplaneError.
+        """
+        wrong: Mapping[str, str] = {}
+        found: Installed | None = None
+        if sets is None or self._check_due(now):
+            found = await self._nft.read()
+            sets = set(found.names("set"))
+            if wrong := found.wrong_sets(declared):
+                log.warning("sets were replaced by somebody else and are made anew", sets=sorted(wrong))
+                self._open_contents().forget(wrong)
+                await self._nft.run(install_text(render(desired), found, wrong))
+                found = None
+        if missing := {name: each for name, each in declared.items() if name not in sets}:
+            self._open_contents().forget(missing)
+            await self._nft.run(sets_text(missing))
+            sets.update(missing)
+        return sets, bool(wrong or missing), found
 
     def next_refresh(self, now: float) -> float:
         """When apply is due again to see that the rules are still in place (epoch seconds, `now` at the earliest)."""
@@ -135,8 +162,9 @@ class NftablesDataplane:
         return self._counts
 
     async def is_in_place(self) -> bool:
-        """True if rules of ours are in the kernel where they belong, whoever wrote them. Raises DataplaneError."""
-        return {"input", "output", "forward"} <= set((await self._nft.read()).names("chain"))
+        """See `Dataplane.is_in_place`."""
+        ours = {"input", "output", "forward"} <= set((await self._nft.read()).names("chain"))
+        return ours or await self._leftovers.enforce()
 
     async def summary(self) -> Mapping[str, int]:
         """Our sets in the kernel, each with the number of its entries (networks: of ranges). Raises DataplaneError."""

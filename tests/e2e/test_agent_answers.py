@@ -12,7 +12,8 @@ from agent import control
 from radius_bridge.policy.members import GroupRef, parse_prefix, user_group
 from radius_bridge.registry.keys import Scope
 from tests.e2e.dataplane.host import ALICE, BOB, SERVER, reach
-from tests.e2e.test_reboot import KEYS, MALLORY, OPERATOR, PORT, SERVICE, Machine, grant, unprivileged
+from tests.e2e.machine import KEYS, MALLORY, OPERATOR, PORT, SERVICE, Machine, grant
+from tests.e2e.test_reboot import unprivileged
 from tests.lab.consul import ConsulServer
 from tests.lab.processes import wait_until
 

@@ -66,10 +66,12 @@ def test_what_is_not_ours_stays_as_it_was_and_uninstall_removes_the_rest(host: H
 
 
 def test_repeating_changes_nothing(host: Host) -> None:
+    assert not host.is_in_place()
     assert host.enforce({ALICE: 60}, now=1000.0)
     rules = host.own_rules()
     assert not host.enforce({ALICE: 60}, now=1000.0)
     host.restart_agent()
+    assert host.is_in_place()
     host.enforce({ALICE: 60}, now=1000.0)
     assert host.own_rules() == rules
     assert host.sets()[HOSTS4] == 1

@@ -173,7 +173,7 @@ def test_nothing_is_put_back_that_nobody_changed(host: Host) -> None:
             else:
                 host.iptables("-A", "INPUT", "-p", "tcp", "--dport", str(PORT + 1), "-j", "ACCEPT")
             others += 1
-        assert keeper.repairs == 0
+        assert keeper.repaired == 0
     assert others > 3
 
 
@@ -188,11 +188,11 @@ def test_a_fight_with_another_writer_is_told_and_slows_down(host: Host) -> None:
         for times in range(5):
             assert keeper.integrity.alarms() == []
             tamper(host)
-            keeper.wait_repairs(times)
+            keeper.wait_repaired(times)
         (alarm,) = keeper.integrity.alarms()
         assert "rules: somebody keeps changing this" in alarm
         began = time.monotonic()
         tamper(host)
-        keeper.wait_repairs(5)
+        keeper.wait_repaired(5)
         assert time.monotonic() - began > 1  # it was put back at once before
     assert host.differences() == []

@@ -77,18 +77,18 @@ def test_a_grant_is_a_key_as_befw_has_it_with_its_expiry(engineer: Engineer) -> 
 
 def test_grants_for_good_on_a_node_and_in_a_datacenter(engineer: Engineer) -> None:
     assert engineer("grant", "group:staff", "SSH_tcp_22", "--on", "Web1").returncode == 0
-    assert engineer("grant", "10.0.0.0/8", "ssh_tcp_22", "--dc", "dc7").returncode == 0
+    assert engineer("grant", "10.0.0.0/24", "ssh_tcp_22", "--dc", "dc7").returncode == 0
     assert engineer("grant", "a/b", "ssh_tcp_22").returncode == 2
     assert engineer("grant", "user:a/b", "ssh_tcp_22").returncode == 0
     assert engineer.stored() == {
         "$service$/dc1/web1/ssh_tcp_22/$staff$": "-1",
-        "$service$/dc7/ssh_tcp_22/10.0.0.0/8": "-1",
+        "$service$/dc7/ssh_tcp_22/10.0.0.0/24": "-1",
         "$service$/ssh_tcp_22/$user.a%2Fb$": "-1",
     }
     listed = json.loads(engineer("grants", "--json").stdout)
     assert {(g["who"], g["dc"], g["node"], g["expires"]) for g in listed} == {
         ("group:staff", "dc1", "web1", None),
-        ("10.0.0.0/8", "dc7", None, None),
+        ("10.0.0.0/24", "dc7", None, None),
         ("user:a/b", None, None, None),
     }
     assert "group:staff" in engineer("grants", "ssh_tcp_22").stdout
@@ -131,8 +131,10 @@ def test_who_shows_live_bindings_by_user_address_and_network(engineer: Engineer)
         "sw1/0": Claim("bob", now - 900, now - 900, now + 600, now + 600, ended=now - 700),
     }
     lease = Leased(now - 50, now - 50, now + 300, source="kea")
-    session = Session("alice", now - 60, now - 60, now - 60, "campus", 600, 600, mac=mac, addresses=("10.0.0.1",))
-    waiting = Session("carol", now - 5, now - 5, now - 5, "campus", 600, 600)
+    session = Session(
+        "alice", now - 60, now - 60, now - 60, now - 60, "campus", 600, 600, mac=mac, addresses=("10.0.0.1",)
+    )
+    waiting = Session("carol", now - 5, now - 5, now - 5, now - 5, "campus", 600, 600)
     engineer.put("$binding$/10.0.0.1", encode(Binding(claims, {mac: lease})))
     engineer.put("$binding$/10.0.0.2", b"garbage")
     engineer.put("$session$/sw1/1", encode(session))
@@ -195,6 +197,11 @@ def test_tail_follows_logins_and_logouts_and_ends_cleanly(
         ("logout", "alice", "n"),
     }
     assert "Traceback" not in announced.read_text()
+
+
+def test_hosts_are_listed_where_there_is_one_datacenter_and_none_is_recorded(engineer: Engineer) -> None:
+    done = engineer("hosts", "--json")
+    assert (done.returncode, json.loads(done.stdout)) == (0, []), done.stderr
 
 
 @pytest.mark.parametrize(
