@@ -297,8 +297,8 @@ class Integrity:
         return chosen
 
     async def _put_back(self, desired: Desired, found: Sequence[Difference], by: str) -> Change:
-        for each in found:
-            log.warning("changed by somebody else, put back", what=str(each)[:_LONGEST_TEXT], by=by or "unknown")
+        what = "; ".join(map(str, found))[:_LONGEST_TEXT]
+        log.warning("changed by somebody else, put back", what=what, by=by or "unknown")
         self._note(found, by)
         self._explained.clear()
         self._dataplane.distrust([each.what for each in found if each.what != RULES])

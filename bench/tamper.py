@@ -6,12 +6,15 @@ only by looking waits as long as it can.
 """
 
 import asyncio
+import logging
 import tempfile
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
+
+import structlog
 
 from agent.dataplane.base import Dataplane
 from agent.dataplane.ipset import IpsetDataplane
@@ -59,6 +62,8 @@ KINDS: dict[str, dict[str, str]] = {
 
 def run_bench(quick: bool) -> Result:
     """Every kind of change, several times."""
+    # Each of them is a warning in the agent's log.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     figures: dict[str, dict[str, float]] = {}
     for backend, kinds in KINDS.items():
         with tempfile.TemporaryDirectory(prefix="rb-bench-") as folder, namespace("tamper") as host:

@@ -27,12 +27,11 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
     """A host whose agent runs as its unit runs it; alice is let in by way of her group and the staff's."""
     with TemporaryDirectory(prefix="rbanswers-") as disk:
         Path(disk).chmod(0o777)
-        machine = Machine(Path(disk))
+        machine = Machine(Path(disk), request.param)
         machine.boot()
         try:
             with ConsulServer(namespace=machine.server.name, node="server") as consul:
                 machine.configure(consul.url)
-                machine.config.write_text(f'backend = "{request.param}"\n' + machine.config.read_text())
                 grant(consul, {})
                 staff, alice = GroupRef("staff"), user_group("alice")
                 for key in (
