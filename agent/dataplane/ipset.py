@@ -7,8 +7,8 @@ before their sets do.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Self
 
@@ -182,6 +182,9 @@ class IpsetDataplane:
         """See `Dataplane.counts`."""
         async with self._busy:
             return await self.summary()
+
+    def hear_nothing(self, while_many: Callable[[], AbstractContextManager[None]]) -> None:
+        """See `Dataplane.hear_nothing`: nobody tells of members of ipset anyway."""
 
     def is_mine(self, port: int) -> bool:
         """See `Dataplane.is_mine`."""
