@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from agent.desired import Desired, Failsafe, Posture
+from agent.desired import ALLOW, DENY, Desired, Failsafe, Posture
 from agent.guard import Guard, Held, Kind
 from agent.host import Host, Step
 from agent.state import State
@@ -192,8 +192,9 @@ class Learning:
 
     def _compare_with_baseline(self, baseline: State, wanted: Desired, now: float) -> None:
         """Shows the guard how the first read differs from what was enforced before."""
+        known = {ALLOW, DENY, *(service.name for service in baseline.services), *baseline.members}
         for name, members in wanted.members.items():
-            if name in baseline.members:
+            if name in known:
                 before = baseline.live(name, now)
                 self.guard.review(name, before, members, before.keys() | members.keys(), now)
 

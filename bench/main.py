@@ -9,7 +9,7 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from bench import agent_delta, agent_load, datapath, every, fanout, herd, ingest, login, model, results, scale
+from bench import agent_delta, agent_load, datapath, every, fanout, herd, ingest, login, logins, model, results, scale
 from bench.frame import Bench, Figures, Result, machine, progress, versions
 from bench.tidy import end_by_unwinding, sweep
 from tests.lab.processes import PROJECT, LabError
@@ -18,6 +18,7 @@ BENCHES: dict[str, Bench] = {
     bench.name: bench
     for bench in (
         login.BENCH,
+        logins.BENCH,
         scale.BENCH,
         fanout.BENCH,
         herd.BENCH,

@@ -9,6 +9,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from pathlib import Path
+from typing import Protocol
 
 from radius_bridge.identity.bindings import Binding, Claim
 from radius_bridge.identity.sessions import Session
@@ -28,7 +29,14 @@ _TERM = 3_000_000_000
 """Seconds from 2001 on for which the stored sessions last."""
 
 
-def connection(namespace: Namespace, address: str = CONSUL, port: int = CONSUL_PORT) -> http.client.HTTPConnection:
+class Place(Protocol):
+    """Where connections are made from: a `Namespace`, or ours."""
+
+    def socket(self) -> socket.socket:
+        """A TCP socket there."""
+
+
+def connection(namespace: Place, address: str = CONSUL, port: int = CONSUL_PORT) -> http.client.HTTPConnection:
     """A connection to Consul out of a namespace; close it after use."""
     made = http.client.HTTPConnection(address, port, timeout=30)
     made.sock = namespace.socket()
@@ -39,7 +47,7 @@ def connection(namespace: Namespace, address: str = CONSUL, port: int = CONSUL_P
     return made
 
 
-def fill(namespace: Namespace, first: int, last: int, address: str = CONSUL, port: int = CONSUL_PORT) -> None:
+def fill(namespace: Place, first: int, last: int, address: str = CONSUL, port: int = CONSUL_PORT) -> None:
     """Stores the sessions number `first` … `last` - 1, each of a user of its own, as a bridge would."""
     keys = Keys()
 
@@ -48,7 +56,9 @@ def fill(namespace: Namespace, first: int, last: int, address: str = CONSUL, por
         user = f"stored{number}"
         name = f"203.0.113.2/stored-{number}"
         mac = f"02:00:{number >> 24 & 255:02x}:{number >> 16 & 255:02x}:{number >> 8 & 255:02x}:{number & 255:02x}"
-        session = Session(user, 1e9, 1e9, 1e9, "nas", _TERM, _TERM, mac=mac, addresses=(str(host),), named=(1e9, 0.0))
+        session = Session(
+            user, 1e9, 1e9, 1e9, 1e9, "nas", _TERM, _TERM, mac=mac, addresses=(str(host),), named=(1e9, 0.0)
+        )
         record = encode(Binding({name: Claim(user, 1e9, 1e9, session.limit, session.fallback, mac=mac)}))
         member = keys.group_member(user_group(user), host)
         return [

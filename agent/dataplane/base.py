@@ -4,7 +4,8 @@ import asyncio
 import fcntl
 import os
 import signal
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, Self
@@ -12,6 +13,7 @@ from typing import Protocol, Self
 from agent.dataplane.change import Change
 from agent.dataplane.compare import Difference, Listing
 from agent.dataplane.errors import DataplaneError
+from agent.dataplane.events import Touched
 from agent.desired import ALLOW, DENY, Desired
 from radius_bridge.policy.members import Prefix
 
@@ -68,7 +70,10 @@ class Dataplane(Protocol):
         """Counts them now. Raises DataplaneError."""
 
     async def is_in_place(self) -> bool:
-        """True if rules of ours are in the kernel where they belong, whoever wrote them. Raises DataplaneError."""
+        """True if rules of ours are in the kernel where they belong, whoever wrote them, with whatever backend.
+
+        Raises DataplaneError.
+        """
 
     async def summary(self) -> Mapping[str, int]:
         """Our sets in the kernel, each with the number of its entries. Raises DataplaneError."""
@@ -76,8 +81,27 @@ class Dataplane(Protocol):
     async def listing(self) -> Listing:
         """What the kernel has of ours, in a canonical form. Raises DataplaneError."""
 
-    async def compare(self, desired: Desired, now: float) -> Sequence[Difference]:
-        """Where the kernel is not as desired; nothing, if it is. Raises DataplaneError."""
+    async def compare(self, desired: Desired, now: float, only: Collection[str] | None = None) -> Sequence[Difference]:
+        """Where the kernel is not as desired; nothing, if it is. Raises DataplaneError.
+
+        `only` says what to look at: sets (the kernel's names), and RULES for the rules; None: everything.
+        """
+
+    async def counts(self) -> Mapping[str, int] | None:
+        """As `summary`, but cheap; None if the kernel cannot count, but tells who changes members.
+
+        Raises DataplaneError.
+        """
+
+    def is_mine(self, port: int) -> bool:
+        """True for the netlink ports of this dataplane, and of the programs that it ran lately."""
+
+    def concerned(self, touched: Touched) -> str | None:
+        """What of ours may be another one after somebody touched this: RULES, a set, or nothing."""
+
+    @property
+    def hears_of_rules(self) -> bool:
+        """True if the kernel tells of every change of the rules; else they must be looked at."""
 
     def distrust(self, sets: Collection[str]) -> None:
         """What is in these sets (the kernel's names) and in our chains is not believed: apply programs it anew.
@@ -116,21 +140,31 @@ class Lock:
         os.close(self._file)
 
 
-Remover = Callable[[], Awaitable[None]]
-"""Removes something of ours that is not needed any more, if it is there. Raises DataplaneError."""
+class Leftover(Protocol):
+    """Something of another backend's."""
+
+    async def enforces(self) -> bool:
+        """True if it is in the kernel, and packets meet it. Raises DataplaneError."""
+
+    async def remove(self) -> None:
+        """Removes it, if it is there. Raises DataplaneError."""
 
 
 class Leftovers:
     """What other backends have left in the kernel: it goes when ours stands, so that there is no moment without."""
 
-    def __init__(self, removers: Iterable[Remover] = ()) -> None:
-        self._removers = list(removers)
+    def __init__(self, each: Iterable[Leftover] = ()) -> None:
+        self._each = list(each)
+
+    async def enforce(self) -> bool:
+        """True if any of them still does. Raises DataplaneError."""
+        return any([await each.enforces() for each in self._each])
 
     async def remove(self) -> None:
         """Removes them; what is gone is not looked for again. Raises DataplaneError."""
-        while self._removers:
-            await self._removers[0]()
-            del self._removers[0]
+        while self._each:
+            await self._each[0].remove()
+            del self._each[0]
 
 
 def check_names(desired: Desired) -> None:
@@ -148,6 +182,10 @@ def limit_alarms(entries: int) -> list[str]:
     return [f"{entries} members on this host: it is made for {MOST_MEMBERS}; grant networks instead of addresses"]
 
 
+CHILDREN: deque[int] = deque(maxlen=256)
+"""Programs that we ran, the last ones: the port of their netlink socket is mostly their process' number."""
+
+
 async def call(argv: Sequence[str], text: str, timeout: float, package: str) -> str:
     """Runs a program with `text` as its input and gives its output.
 
@@ -163,6 +201,7 @@ async def call(argv: Sequence[str], text: str, timeout: float, package: str) -> 
         )
     except OSError as error:
         raise DataplaneError(f"{argv[0]}: {error}; the agent needs the package {package}") from error
+    CHILDREN.append(process.pid)
     try:
         async with asyncio.timeout(timeout):
             output, errors = await process.communicate(text.encode())

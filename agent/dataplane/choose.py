@@ -1,13 +1,12 @@
 """Which backend works on this host. When another one was here before, the new one stands before the old one goes."""
 
-import asyncio
 import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 from agent.dataplane import nft_rules, rules
-from agent.dataplane.base import Dataplane, Leftovers, Lock, Remover, call
+from agent.dataplane.base import Dataplane, Leftovers, Lock, call
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.ipset import IpsetDataplane
 from agent.dataplane.iptables import Iptables
@@ -43,9 +42,9 @@ def dataplane(backend: str, lock: Path, templates: Mapping[str, RuleTemplate], i
     """
     name = choose(backend)
     if name == "nftables":
-        leftovers = Leftovers([*(_chains(flavour) for flavour in _FLAVOURS), _sets])
+        leftovers = Leftovers([*map(_Chains, _FLAVOURS), _Sets()])
         return NftablesDataplane(lock, templates.get(name), leftovers)
-    return IpsetDataplane(lock, iptables, templates.get(name), Leftovers([_table, _other_flavour(iptables)]))
+    return IpsetDataplane(lock, iptables, templates.get(name), Leftovers([_Table(), _OtherChains(iptables)]))
 
 
 def site_templates(paths: Mapping[Literal["ipset", "nftables"], Path]) -> dict[str, RuleTemplate]:
@@ -58,15 +57,20 @@ async def uninstall(lock: Path) -> None:
     held = Lock(lock)
     held.take()
     try:
-        await Leftovers([_table, *(_chains(flavour) for flavour in _FLAVOURS), _sets]).remove()
+        await Leftovers([_Table(), *map(_Chains, _FLAVOURS), _Sets()]).remove()
     finally:
         held.release()
 
 
-async def _table() -> None:
-    """Removes our table of nftables."""
-    if shutil.which("nft") and (await Nft().read()).objects:
-        await Nft().uninstall()
+class _Table:
+    """Our table of nftables."""
+
+    async def enforces(self) -> bool:
+        return shutil.which("nft") is not None and bool((await Nft().read()).names("chain"))
+
+    async def remove(self) -> None:
+        if shutil.which("nft") and (await Nft().read()).objects:
+            await Nft().uninstall()
 
 
 def in_use(flavours: Iterable[str] = _FLAVOURS) -> dict[str, int]:
@@ -82,30 +86,52 @@ def in_use(flavours: Iterable[str] = _FLAVOURS) -> dict[str, int]:
     return found
 
 
-def _chains(flavour: str) -> Remover:
-    """Removes our chains of one kind of iptables."""
+class _Chains:
+    """Our chains of one kind of iptables."""
 
-    async def remove() -> None:
-        for version in in_use([flavour]).values():
-            await Iptables(version, flavour).uninstall()
+    def __init__(self, flavour: str) -> None:
+        self._flavour = flavour
 
-    return remove
+    async def enforces(self) -> bool:
+        return any([(await table.read()).at_head for table in self._tables()])
 
+    async def remove(self) -> None:
+        for table in self._tables():
+            await table.uninstall()
 
-def _other_flavour(used: str) -> Remover:
-    """Removes our chains of the kind of iptables that is not `used` (empty: what the host uses)."""
-
-    async def remove() -> None:
-        mine = used
-        if not mine:
-            mine = "nft" if "nf_tables" in await call(("iptables", "--version"), "", 20.0, "iptables") else "legacy"
-        await asyncio.gather(*(_chains(flavour)() for flavour in _FLAVOURS if flavour != mine))
-
-    return remove
+    def _tables(self) -> list[Iptables]:
+        return [Iptables(version, self._flavour) for version in in_use([self._flavour]).values()]
 
 
-async def _sets() -> None:
-    """Destroys our sets of ipset."""
-    async with open_sets() as sets:
-        for name in await sets.entries():
-            await sets.destroy(name)
+class _OtherChains:
+    """Our chains of the kinds of iptables that are not `used` (empty: what the host uses)."""
+
+    def __init__(self, used: str) -> None:
+        self._used = used
+
+    async def enforces(self) -> bool:
+        return any([await each.enforces() for each in await self._others()])
+
+    async def remove(self) -> None:
+        for each in await self._others():
+            await each.remove()
+
+    async def _others(self) -> list[_Chains]:
+        used = self._used
+        if not used:
+            used = "nft" if "nf_tables" in await call(("iptables", "--version"), "", 20.0, "iptables") else "legacy"
+        return [_Chains(flavour) for flavour in _FLAVOURS if flavour != used]
+
+
+class _Sets:
+    """Our sets of ipset: without rules they do nothing."""
+
+    async def enforces(self) -> bool:
+        return False
+
+    async def remove(self) -> None:
+        if not Path("/sys/module/ip_set").exists():
+            return
+        async with open_sets() as sets:
+            for name in await sets.entries():
+                await sets.destroy(name)

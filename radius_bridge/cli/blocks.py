@@ -1,11 +1,10 @@
 """`block`, `unblock`: who may reach nothing on any host, whatever was granted."""
 
-import time
 from typing import Annotated
 
 import typer
 
-from radius_bridge.cli.common import USAGE, ForOption, as_read, expiry_after, fail, parse_who_argument, until
+from radius_bridge.cli.common import USAGE, ForOption, as_read, ending, expiry_after, fail, parse_who_argument
 from radius_bridge.cli.everywhere import everywhere
 from radius_bridge.cli.grants import WhoArgument
 from radius_bridge.cli.reach import YesOption, ask_if_much
@@ -34,7 +33,7 @@ def block(who: WhoArgument, duration: ForOption = "", timeout: TimeoutOption = "
         key = keys.set_member(Scope(), DENY, member)
         await consul.transact(announced(keys, [Op.set(key, format_expiry(expires))]))
 
-    everywhere(work, patience=patience).tell(f"{describe(member)} is blocked, {until(expires, time.time())}")
+    everywhere(work, patience=patience).tell(f"{describe(member)} is blocked, {ending(expires)}")
 
 
 def unblock(who: WhoArgument, timeout: TimeoutOption = "1h") -> None:

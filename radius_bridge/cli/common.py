@@ -71,6 +71,13 @@ def consul_settings() -> ConsulSettings:
         fail(f"environment (CONSUL_HTTP_ADDR, RADIUS_BRIDGE_ROOT, …): {problems}", USAGE)
 
 
+def fail_at_consul(settings: ConsulSettings, error: RegistryError) -> NoReturn:
+    """Ends the command because Consul did not do what it needs."""
+    where, said = f"Consul at {settings.url}", str(error)
+    hint = "; CONSUL_HTTP_ADDR says where it is" if f"{where} cannot be reached" in said else ""
+    fail(f"{said}{hint}" if where in said else f"{where}: {said}")
+
+
 async def find_datacenters(consul: Consul, keys: Keys) -> dict[str, ConsulSettings]:
     """How to reach the datacenters that have the registry, home first.
 
@@ -81,13 +88,12 @@ async def find_datacenters(consul: Consul, keys: Keys) -> dict[str, ConsulSettin
     told = os.environ.get("RADIUS_BRIDGE_DATACENTERS", "")
     if told:
         places = [place.strip().partition("=") for place in told.split(",")]
-        return {name: in_datacenter(consul.settings, name, url) for name, _, url in places}
+        return {name: _in_datacenter(consul.settings, name, url) for name, _, url in places}
     found = await datacenters.read(consul, keys)
-    return {} if found is None else {name: in_datacenter(consul.settings, name, "") for name in found.all}
+    return {} if found is None else {name: _in_datacenter(consul.settings, name, "") for name in found.all}
 
 
-def in_datacenter(settings: ConsulSettings, name: str, url: str = "") -> ConsulSettings:
-    """The same settings for another datacenter, at `url` if one is given. Raises ValueError."""
+def _in_datacenter(settings: ConsulSettings, name: str, url: str) -> ConsulSettings:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"RADIUS_BRIDGE_DATACENTERS: {name!r} is no datacenter: write dc1,dc2")
     try:
@@ -115,7 +121,7 @@ def with_consul(work: Callable[[Consul, Keys], Awaitable[T]], *, at_home: bool =
     try:
         return asyncio.run(connected())
     except RegistryError as error:
-        fail(f"Consul at {settings.url}: {error}")
+        fail_at_consul(settings, error)
     except ValueError as error:
         fail(str(error), USAGE)
 
@@ -176,6 +182,12 @@ def until(expires: float, now: float) -> str:
     if is_over(expires, now):
         return "over"
     return f"{moment(expires)} ({format_duration(expires - now)} left)"
+
+
+def ending(expires: float) -> str:
+    """The same at the end of a sentence, now: `for good`, or `until …`."""
+    told = until(expires, time.time())
+    return told if expires < 0 else f"until {told}"
 
 
 def moment(epoch: float) -> str:

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 import typer
 
-from radius_bridge.cli.common import FAILED, USAGE, consul_settings, fail, find_datacenters
+from radius_bridge.cli.common import FAILED, USAGE, consul_settings, fail, fail_at_consul, find_datacenters
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import Forbidden, RegistryError
 from radius_bridge.registry.keys import Keys
@@ -90,7 +90,7 @@ def everywhere(work: Callable[[Consul, Keys], Awaitable[T]], *, patience: float 
     try:
         asyncio.run(all_of_them())
     except RegistryError as error:
-        fail(f"Consul at {settings.url}: {error}")
+        fail_at_consul(settings, error)
     except ValueError as error:
         fail(str(error), USAGE)
     except ExceptionGroup as group:
@@ -99,4 +99,5 @@ def everywhere(work: Callable[[Consul, Keys], Awaitable[T]], *, patience: float 
         for name in places:
             if name not in results.done:
                 results.failed.setdefault(name, "interrupted")
+    results.done = {name: results.done[name] for name in places if name in results.done}  # home first
     return results

@@ -11,6 +11,7 @@ from radius_bridge.cli.common import (
     ForOption,
     JsonOption,
     as_read,
+    ending,
     expiry_after,
     fail,
     parse_who_argument,
@@ -65,7 +66,7 @@ def grant(
 
     results = everywhere(work)
     scope = next(iter(results.done.values()), Scope())
-    results.tell(f"{describe(member)} may reach {name} ({scope}), {_end(expires)}")
+    results.tell(f"{describe(member)} may reach {name} ({scope}), {ending(expires)}")
 
 
 def revoke(who: WhoArgument, service: ServiceArgument, node: NodeOption = "", dc: DcOption = "") -> None:
@@ -136,7 +137,3 @@ async def _scope(consul: Consul, dc: str, node: str) -> Scope:
     if node and not dc:
         _, dc = await consul.agent_self()
     return Scope(dc, node.lower())
-
-
-def _end(expires: float) -> str:
-    return until(expires, time.time()) if expires == NEVER else f"until {until(expires, time.time())}"

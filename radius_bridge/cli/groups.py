@@ -11,6 +11,7 @@ from radius_bridge.cli.common import (
     ForOption,
     JsonOption,
     as_read,
+    ending,
     expiry_after,
     fail,
     parse_who_argument,
@@ -48,7 +49,7 @@ def add(group: GroupArgument, member: MemberArgument, duration: ForOption = "", 
     async def work(consul: Consul, keys: Keys) -> None:
         await consul.transact(announced(keys, [Op.set(keys.group_member(into, who), format_expiry(expires))]))
 
-    everywhere(work).tell(f"{describe(who)} is in group:{into.name}, {until(expires, time.time())}")
+    everywhere(work).tell(f"{describe(who)} is in group:{into.name}, {ending(expires)}")
 
 
 @app.command()

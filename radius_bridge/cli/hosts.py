@@ -12,13 +12,13 @@ from radius_bridge.cli.common import (
     USAGE,
     JsonOption,
     consul_settings,
+    ending,
     expiry_after,
     fail,
+    fail_at_consul,
     find_datacenters,
-    in_datacenter,
     print_json,
     print_table,
-    until,
 )
 from radius_bridge.cli.everywhere import everywhere
 from radius_bridge.policy.expiry import format_duration, format_expiry, is_over, parse_expiry
@@ -28,6 +28,7 @@ from radius_bridge.registry.hosts import HostRecord, Waiting, decode
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import MAX_OPS, Op
 from radius_bridge.registry.notices import announced
+from radius_bridge.registry.settings import ConsulSettings
 
 AT_ONCE: Final = 20
 """Digests that one command confirms."""
@@ -87,7 +88,7 @@ def confirm(
         if old:
             await consul.transact(old[:MAX_OPS])
 
-    everywhere(work).tell(f"confirmed {' '.join(digests)}, {until(expires, time.time())}")
+    everywhere(work).tell(f"confirmed {' '.join(digests)}, {ending(expires)}")
 
 
 def _read_hosts() -> tuple[list[tuple[str, HostRecord]], list[str]]:
@@ -97,9 +98,9 @@ def _read_hosts() -> tuple[list[tuple[str, HostRecord]], list[str]]:
     found: list[tuple[str, HostRecord]] = []
     problems: list[str] = []
 
-    async def read(name: str) -> None:
+    async def read(name: str, place: ConsulSettings) -> None:
         try:
-            async with Consul(in_datacenter(settings, name)) as consul:
+            async with Consul(place) as consul:
                 entries = (await consul.read(keys.hosts)).entries
         except RegistryError as error:
             problems.append(f"{name or 'Consul'}: {error}")
@@ -112,15 +113,15 @@ def _read_hosts() -> tuple[list[tuple[str, HostRecord]], list[str]]:
 
     async def read_all() -> None:
         async with Consul(settings) as consul:
-            names = await find_datacenters(consul, keys) or ("",)
+            places = await find_datacenters(consul, keys) or {"": settings}
         async with asyncio.TaskGroup() as tasks:
-            for name in names:
-                tasks.create_task(read(name))
+            for name, place in places.items():
+                tasks.create_task(read(name, place))
 
     try:
         asyncio.run(read_all())
     except RegistryError as error:
-        fail(f"Consul at {settings.url}: {error}")
+        fail_at_consul(settings, error)
     except ValueError as error:
         fail(str(error), USAGE)
     return sorted(found, key=lambda each: (each[1].datacenter, each[0])), problems

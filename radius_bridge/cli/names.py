@@ -9,10 +9,10 @@ from pydantic import BaseModel, ConfigDict
 from radius_bridge import configfile
 from radius_bridge.attribute_settings import GroupSettings, NamesSettings, users
 from radius_bridge.cli.common import FAILED, USAGE, JsonOption, fail, print_json
+from radius_bridge.cli.radius_options import assign_text
 from radius_bridge.cli.serve import DEFAULT_CONFIG
 from radius_bridge.identity.macs import mac_of
 from radius_bridge.policy.members import describe, user_group
-from radius_bridge.radius.attributes import assign
 from radius_bridge.radius.definitions import DictionaryError
 from radius_bridge.radius.dictionary import Dictionary, with_sites
 from radius_bridge.radius.packet import Attribute
@@ -68,8 +68,8 @@ def try_(
     Exit code 1 if they mean no user. `radius-bridge names try 'CORP\\Alice' --attribute Class=staff`
     """
     reader, dictionary = _reader(config)
-    pairs = [pair for text in ([f"User-Name={name}"] if name else []) for pair in _assign(text, dictionary)]
-    pairs += [pair for text in attributes or () for pair in _assign(text, dictionary)]
+    pairs = [pair for text in ([f"User-Name={name}"] if name else []) for pair in _attributes(text, dictionary)]
+    pairs += [pair for text in attributes or () for pair in _attributes(text, dictionary)]
     station = next((octets for number, octets in pairs if number == dictionary["Calling-Station-Id"].number), b"")
     pairs = [pair for pair in pairs if pair[0] in reader.outermost]
     told, steps, rules = reader.explain(pairs, mac_of(station.decode("ascii", "replace")))
@@ -115,16 +115,9 @@ def _reader(config: Path | None) -> tuple[Users, Dictionary]:
         fail(f"{path}: {error}", USAGE)
 
 
-def _assign(text: str, dictionary: Dictionary) -> list[Attribute]:
-    name, equals, value = text.partition("=")
+def _attributes(text: str, dictionary: Dictionary) -> list[Attribute]:
     try:
-        definition = dictionary[name.strip()]
-    except KeyError:
-        definition = None
-    if definition is not None and definition.type.name == "octets" and not value.strip().startswith("0x"):
-        text = f"{name}{equals}0x{value.encode('utf-8', 'surrogateescape').hex()}"
-    try:
-        return assign(text, dictionary)
+        return assign_text(text, dictionary)
     except ValueError as error:
         fail(str(error), USAGE)
 

@@ -7,8 +7,10 @@ from typing import Annotated
 import typer
 
 from radius_bridge.cli.common import USAGE, fail
+from radius_bridge.radius.attributes import assign
 from radius_bridge.radius.definitions import DictionaryError
 from radius_bridge.radius.dictionary import Dictionary, with_sites
+from radius_bridge.radius.packet import Attribute
 from radius_bridge.settings import secret_from_file
 
 SecretOption = Annotated[
@@ -52,3 +54,15 @@ def read_dictionaries(directories: list[Path] | None) -> Dictionary:
         return with_sites(directories or ())
     except DictionaryError as error:
         fail(str(error), USAGE)
+
+
+def assign_text(text: str, dictionary: Dictionary) -> list[Attribute]:
+    """The attributes that a typed NAME=VALUE makes; octets may be typed as text, or as 0x1f2e. Raises ValueError."""
+    name, equals, value = text.partition("=")
+    try:
+        definition = dictionary[name.strip()]
+    except KeyError:
+        definition = None
+    if definition is not None and definition.type.name == "octets" and not value.strip().startswith("0x"):
+        text = f"{name}{equals}0x{value.encode('utf-8', 'surrogateescape').hex()}"
+    return assign(text, dictionary)

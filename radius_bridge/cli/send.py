@@ -16,12 +16,12 @@ from radius_bridge.cli.radius_options import (
     SecretEnvOption,
     SecretFileOption,
     SecretOption,
+    assign_text,
     read_dictionaries,
     read_secret,
 )
 from radius_bridge.policy.expiry import parse_duration
 from radius_bridge.policy.members import parse_prefix
-from radius_bridge.radius.attributes import assign
 from radius_bridge.radius.dictionary import Dictionary
 from radius_bridge.radius.packet import Attribute, Malformed, accounting_request, is_response
 
@@ -74,7 +74,12 @@ def send(
     ] = "",
     attribute: Annotated[
         list[str] | None,
-        typer.Option("--attribute", "-a", metavar="NAME=VALUE", help="One more attribute; may be repeated."),
+        typer.Option(
+            "--attribute",
+            "-a",
+            metavar="NAME=VALUE",
+            help="One more attribute, such as `Class=staff`; octets as text or as 0x1f2e. May be repeated.",
+        ),
     ] = None,
     wait: Annotated[float, typer.Option("--wait", metavar="SECONDS", min=0.1, help="For each answer.")] = 3.0,
     tries: Annotated[int, typer.Option("--tries", metavar="N", min=1, max=100, help="How often to send it.")] = 3,
@@ -139,7 +144,7 @@ def _texts(
 
 
 def _attributes(texts: list[str], dictionary: Dictionary) -> list[Attribute]:
-    return list(itertools.chain.from_iterable(assign(text, dictionary) for text in texts))
+    return list(itertools.chain.from_iterable(assign_text(text, dictionary) for text in texts))
 
 
 def _resolve(server: str) -> tuple[socket.AddressFamily, Sockaddr]:

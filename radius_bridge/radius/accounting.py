@@ -150,6 +150,7 @@ def interpret(attributes: Iterable[Attribute], client: Client, rules: Rules, arr
     values = _Values(first)
 
     status = values.number(_STATUS_TYPE)
+    arrival = round(arrival, 3)  # no clock is better, and records of sessions have many times
     heard = arrival - _delay(values.number(_DELAY_TIME))
     if status in _ON_OFF:
         at = _event_time(values.number(_EVENT_TIMESTAMP), heard, arrival)

@@ -4,7 +4,7 @@ Only a hint: every write is checked against Consul (check-and-set), so that an o
 and never a wrong write. Records stay in their encoded form: 200,000 sessions are to fit into a small machine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import msgspec
@@ -81,11 +81,6 @@ class Known:
         found = self._table(key).get(key)
         return 0 if found is None else found.index
 
-    def value(self, key: str) -> bytes:
-        """The value of a session or a binding; empty for one that we know nothing of."""
-        found = self._table(key).get(key)
-        return b"" if found is None else found.value
-
     def session(self, session: str) -> Session | None:
         """A session."""
         found = self._sessions.get(self._keys.session(session))
@@ -105,23 +100,23 @@ class Known:
 
     def kin(self, session: str, known: Session) -> list[str]:
         """Other sessions with the same MAC address or Acct-Multi-Session-Id."""
-        names = dict.fromkeys((*self._by_mac.get(known.mac), *self._by_multi.get(known.multi)))
+        names = dict.fromkeys(self._names((*self._by_mac.get(known.mac), *self._by_multi.get(known.multi))))
         names.pop(session, None)
         return list(names)
 
-    def stations(self, mac: str) -> tuple[str, ...]:
+    def stations(self, mac: str) -> list[str]:
         """The sessions with a MAC address."""
-        return self._by_mac.get(mac)
+        return self._names(self._by_mac.get(mac))
 
-    def leases(self, mac: str) -> tuple[str, ...]:
+    def leases(self, mac: str) -> list[str]:
         """The addresses leased to a MAC address."""
-        return self._leased.get(mac)
+        return [key.removeprefix(self._keys.bindings) for key in self._leased.get(mac)]
 
     def of_nas(self, source: str, nas: str) -> list[str]:
         """The sessions of a NAS (of all if `nas` is empty) that a RADIUS client told of."""
         if nas:
-            return list(self._by_nas.get((source, nas), ()))
-        return [each for key, sessions in self._by_nas.items() if key[0] == source for each in sessions]
+            return self._names(self._by_nas.get((source, nas), ()))
+        return self._names(each for key, keys in self._by_nas.items() if key[0] == source for each in keys)
 
     def put(self, key: str, value: bytes, index: int) -> None:
         """Remembers what stands in Consul. What cannot be read, is remembered as empty."""
@@ -149,16 +144,15 @@ class Known:
             return
         if key.startswith(self._keys.sessions):
             name, session = key.removeprefix(self._keys.sessions), decode_session(key, old.value)
-            self._by_mac.remove(session.mac, name)
-            self._by_multi.remove(session.multi, name)
+            self._by_mac.remove(session.mac, key)
+            self._by_multi.remove(session.multi, key)
             nas = (session.source, name.partition("/")[0])
-            self._by_nas.get(nas, {}).pop(name, None)
+            self._by_nas.get(nas, {}).pop(key, None)
             if not self._by_nas.get(nas):
                 self._by_nas.pop(nas, None)
         else:
-            address = key.removeprefix(self._keys.bindings)
             for mac in decode_binding(key, old.value).leases:
-                self._leased.remove(mac, address)
+                self._leased.remove(mac, key)
 
     def prune(self, now: float) -> None:
         """Forgets the longest unchanged: as many as are beyond the limit or of no more use."""
@@ -174,16 +168,20 @@ class Known:
     def _put_session(self, key: str, session: Session, value: bytes, index: int) -> None:
         self.drop(key)
         self._sessions[key] = Record(value, index, session.over())
-        name = key.removeprefix(self._keys.sessions)
-        self._by_mac.add(session.mac, name)
-        self._by_multi.add(session.multi, name)
-        self._by_nas.setdefault((session.source, name.partition("/")[0]), {})[name] = None
+        # The indexes hold the key itself, not a copy of its end: that is a tenth of what a session costs.
+        self._by_mac.add(session.mac, key)
+        self._by_multi.add(session.multi, key)
+        nas = key.removeprefix(self._keys.sessions).partition("/")[0]
+        self._by_nas.setdefault((session.source, nas), {})[key] = None
 
     def _put_binding(self, key: str, binding: Binding, value: bytes, index: int) -> None:
         self.drop(key)
         self._bindings[key] = Record(value, index, binding.over())
         for mac in binding.leases:
-            self._leased.add(mac, key.removeprefix(self._keys.bindings))
+            self._leased.add(mac, key)
+
+    def _names(self, keys: Iterable[str]) -> list[str]:
+        return [key.removeprefix(self._keys.sessions) for key in keys]
 
     def _table(self, key: str) -> dict[str, Record]:
         return self._sessions if key.startswith(self._keys.sessions) else self._bindings

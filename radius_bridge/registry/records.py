@@ -109,7 +109,7 @@ def everybodys(keys: Keys, address: str, binding: Binding, now: float) -> dict[s
     return left | members(keys, address, binding, now)
 
 
-_user_group = lru_cache(maxsize=65536)(user_group)
+_user_group = lru_cache(maxsize=16384)(user_group)
 
 
 def _decoded(decoder: msgspec.json.Decoder[T], key: str, value: bytes, what: str) -> T:

@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 
+from radius_bridge.identity.sessions import RETENTION
 from radius_bridge.policy.members import parse_prefix
 from tests.identity.world import LAPTOP, NOW, PHONE, Fact, World, X, Y, interim, leased, released, restart, start, stop
 
@@ -80,6 +81,30 @@ def test_the_machine_logs_in_and_then_the_user_in_another_session_on_the_same_ma
 
 def test_the_address_passes_to_another_user_without_a_stop() -> None:
     for world in in_any_order(start("alice", "ap1/1", X), start("bob", "ap2/1", X, at=50)):
+        assert world.owner() == "bob"
+
+
+def test_the_address_passes_without_a_stop_to_a_user_whose_session_is_older_and_had_none_so_far() -> None:
+    # dot1x: the port opens, the address comes later. Whoever had it and never sent a Stop is not who sits there now.
+    begun, zombie, named = start(), start("bob", "ap2/1", X, at=50), interim("alice", "ap1/1", X, at=100)
+    for world in in_any_order(begun, zombie, named):
+        assert world.owner() == "alice"
+    for world in in_any_order(begun, zombie, named, stop(at=150)):
+        assert world.owner() == "", "nobody inherits it"
+    for world in in_any_order(begun, zombie, named, interim("alice", "ap1/1", Y, at=150)):
+        assert (world.owner(X), world.owner(Y)) == ("", "alice"), "though it was heard only once"
+    for world in in_any_order(start(mac=LAPTOP), zombie, leased(at=100)):
+        assert world.owner() == "alice", "a lease says so, too"
+
+
+def test_a_session_first_heard_of_in_the_middle_has_its_address_from_its_beginning_on() -> None:
+    learnt_late = interim("alice", "ap1/1", X, at=100, started=0)
+    for world in in_any_order(learnt_late, start("bob", "ap2/1", X, at=50)):
+        assert world.owner() == "bob"
+
+
+def test_an_address_that_only_the_stop_names_is_taken_from_nobody() -> None:
+    for world in in_any_order(start(), start("bob", "ap2/1", X, at=90), stop("alice", "ap1/1", X, at=100)):
         assert world.owner() == "bob"
 
 
@@ -160,6 +185,19 @@ def test_a_roaming_station_does_not_take_an_address_back_that_somebody_else_has(
     )
     for world in in_any_order(*facts):
         assert world.owner() == "bob"
+
+
+def test_a_station_keeps_what_it_took_over_when_the_session_before_is_long_forgotten() -> None:
+    world = World().play(
+        start("alice", "ap1/1", X, multi="M"),
+        start("alice", "ap2/1", at=100, multi="M"),
+        stop("alice", "ap1/1", X, at=101),
+    )
+    later = 101 + RETENTION + 1
+    del world.sessions["ap1/1"]
+    world.play(interim("alice", "ap2/1", at=later, multi="M"), now=NOW + later)
+    assert world.bindings[str(X)].claims.keys() == {"ap2/1"}
+    assert world.until(at=later) == later + 3600
 
 
 def test_what_a_station_says_itself_counts_before_what_it_took_over() -> None:

@@ -94,7 +94,7 @@ def test_no_user_name_writes_outside_its_group(consul: ConsulServer, bridge: Bri
     with bridge.nas() as nas:
         for number, name in enumerate(HOSTILE_NAMES):
             attributes = [
-                (kind, name if kind == 1 else value) for kind, value in start("", f"10.0.0.{number + 1}", str(number))
+                (kind, name if kind == 1 else value) for kind, value in start("", f"10.0.0.{number + 1}", f"s{number}")
             ]
             assert nas.send(attributes) is not None, f"{name!r}: acknowledged, bound or not"
     stored = [key.removeprefix("befw/") for key in keys(consul)]

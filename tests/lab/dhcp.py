@@ -66,10 +66,13 @@ class Wire:
         database: Mapping[str, Any] | None = None,
         hooks: str = "",
         lifetime: int = 600,
+        subnet: str = "192.0.2.0/24",
+        addresses: str = "192.0.2.100/32",
     ) -> Process:
         """Kea: its leases of `lifetime` seconds in `kea-leases<version>.csv`, its control socket `kea<version>.sock`.
 
-        `database` changes where leases are, `hooks` is a script for run_script; lease_cmds is loaded always.
+        `database` changes where leases are, `hooks` is a script for run_script; lease_cmds is loaded always. Of
+        `addresses` there is one, if not told otherwise: the next station gets what the one before gave back.
         """
         libraries: list[dict[str, Any]] = [{"library": str(_KEA_HOOKS / "libdhcp_lease_cmds.so")}]
         if hooks:
@@ -85,8 +88,7 @@ class Wire:
             "loggers": [{"name": "*", "severity": "INFO", "output_options": [{"output": "stdout"}]}],
         }
         if version == 4:
-            # One address: the next station gets what the one before gave back.
-            configuration["subnet4"] = [{"subnet": "192.0.2.0/24", "pools": [{"pool": "192.0.2.100/32"}]}]
+            configuration["subnet4"] = [{"subnet": subnet, "pools": [{"pool": addresses}]}]
         else:
             configuration["preferred-lifetime"] = lifetime // 2
             configuration["server-id"] = {"type": "LL", "persist": False}

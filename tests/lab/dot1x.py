@@ -13,6 +13,9 @@ from tests.lab.processes import Process, run, wait_until
 
 SECRET: Final = "a secret of the port"
 
+NAME: Final = "port-1"
+"""The port's NAS-Identifier."""
+
 Method = Literal["TTLS", "PEAP"]
 _INSIDE: Final = {"TTLS": "auth=PAP", "PEAP": "auth=MSCHAPV2"}
 
@@ -20,7 +23,7 @@ _INSIDE: Final = {"TTLS": "auth=PAP", "PEAP": "auth=MSCHAPV2"}
 class Port:
     """A switch's port (hostapd) and its authentication server (FreeRADIUS, config/freeradius/eap.conf).
 
-    It authenticates `user` only, and sends accounting to port 1813 of 127.0.0.1, with SECRET.
+    It authenticates `user` only, and sends accounting to port 1813 of `accounting` (address and secret).
     """
 
     def __init__(
@@ -34,6 +37,7 @@ class Port:
         user: str,
         password: str,
         interim: int = 0,
+        accounting: tuple[str, str] = ("127.0.0.1", SECRET),
     ) -> None:
         """`server` is the certificate of the authentication server; `interim` is in seconds, 0 for none."""
         self._namespace = namespace
@@ -47,13 +51,13 @@ ctrl_interface={folder / "hostapd"}
 ieee8021x=1
 eap_reauth_period=0
 own_ip_addr=127.0.0.1
-nas_identifier=port-1
+nas_identifier={NAME}
 auth_server_addr=127.0.0.1
 auth_server_port=1812
 auth_server_shared_secret={SECRET}
-acct_server_addr=127.0.0.1
+acct_server_addr={accounting[0]}
 acct_server_port=1813
-acct_server_shared_secret={SECRET}
+acct_server_shared_secret={accounting[1]}
 radius_acct_interim_interval={interim}
 """
         )

@@ -226,7 +226,8 @@ class Bridge:
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
-        while line := await process.stdout.readline():
+        # One that was killed may leave half a line.
+        while (line := await process.stdout.readline()).endswith(b"\n"):
             word, _, number = line.decode().strip().partition(" ")
             if word == "ready":
                 self.ready.set()

@@ -15,7 +15,7 @@ from typing import Self
 from tests.lab.netns import Namespace, link
 from tests.lab.pki import Authority
 from tests.lab.processes import LabError, Process, run
-from tests.lab.site import NAS_SECRET, Site
+from tests.lab.site import NAS_SECRET, Site, clear
 from tests.lab.tcp import MakeSocket
 
 PLUGIN = Path("/usr/lib/openvpn/radiusplugin.so")
@@ -37,10 +37,8 @@ class Vpn:
 
     def __init__(self, site: Site) -> None:
         self._site = site
-        name = site.radius.name.removesuffix("-radius")
         self.directory = site.directory / "vpn"
-        self.laptop = Namespace(f"{name}-laptop")
-        self.gateway = Namespace(f"{name}-gateway")
+        self.laptop, self.gateway = self.namespaces(site)
         self.server = Process(
             "openvpn",
             ["openvpn", "--config", self.directory / "server.conf"],
@@ -53,6 +51,12 @@ class Vpn:
             log=site.directory / "openvpn-client.log",
             namespace=self.laptop.name,
         )
+
+    @staticmethod
+    def namespaces(site: Site) -> tuple[Namespace, Namespace]:
+        """The laptop's and the gateway's."""
+        name = site.radius.name.removesuffix("-radius")
+        return Namespace(f"{name}-laptop"), Namespace(f"{name}-gateway")
 
     def __enter__(self) -> Self:
         try:
@@ -186,4 +190,4 @@ auth-retry none
         self.client.kill()
         self.server.kill()
         for namespace in (self.laptop, self.gateway):
-            namespace.delete()
+            clear(namespace)  # OpenVPN's plugin has processes of its own

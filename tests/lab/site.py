@@ -88,6 +88,16 @@ def _is_empty(namespace: Namespace) -> bool:
     return not _pids(namespace)
 
 
+def clear(namespace: Namespace) -> None:
+    """Ends whatever runs in a namespace, and deletes it, if it is there."""
+    if namespace.exists():
+        for pid in _pids(namespace):
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        wait_until(partial(_is_empty, namespace), f"the end of all in {namespace.name}")
+        namespace.delete()
+
+
 class Site:
     """The parts, by name. As a context it starts everything and leaves nothing behind."""
 
@@ -317,12 +327,7 @@ node = "server"
         Nothing else runs in these namespaces, so every process in them is the site's.
         """
         for namespace in self.namespaces:
-            if namespace.exists():
-                for pid in _pids(namespace):
-                    with suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGKILL)
-                wait_until(partial(_is_empty, namespace), f"the end of all in {namespace.name}")
-                namespace.delete()
+            clear(namespace)
 
     def consul_has_leader(self) -> bool:
         """True when Consul can commit."""

@@ -10,7 +10,7 @@ MAC = "02:00:00:00:00:01"
 
 
 def session(user: str = "alice", at: float = NOW, mac: str = MAC, multi: str = "", **more: float) -> Session:
-    return Session(user, at, at, at, "campus", 3600, 3600, mac=mac, multi=multi, **more)  # type: ignore[arg-type]
+    return Session(user, at, at, at, at, "campus", 3600, 3600, mac=mac, multi=multi, **more)  # type: ignore[arg-type]
 
 
 def put(known: Known, name: str, what: Session, index: int = 1) -> None:
@@ -29,11 +29,11 @@ def test_a_mac_address_leads_to_its_sessions_and_leases() -> None:
     put(known, "nas/1", session())
     put(known, "nas/2", session("bob"))
     known.put(KEYS.binding("192.0.2.1"), encode(Binding({}, {MAC: Leased(NOW, NOW, NOW + 60)})), 3)
-    assert known.stations(MAC) == ("nas/1", "nas/2")
-    assert known.leases(MAC) == ("192.0.2.1",)
+    assert known.stations(MAC) == ["nas/1", "nas/2"]
+    assert known.leases(MAC) == ["192.0.2.1"]
     known.drop(KEYS.session("nas/1"))
     known.drop(KEYS.binding("192.0.2.1"))
-    assert (known.stations(MAC), known.leases(MAC)) == (("nas/2",), ())
+    assert (known.stations(MAC), known.leases(MAC)) == (["nas/2"], [])
 
 
 def test_kin_have_a_mac_address_or_a_multi_session_id_in_common() -> None:
@@ -83,7 +83,7 @@ def test_beyond_the_limit_the_longest_unchanged_goes_first() -> None:
     put(known, "nas/2", session(mac="mac2"), 9)
     known.prune(NOW)
     assert [number for number in range(5) if known.session(f"nas/{number}")] == [2, 3, 4]
-    assert known.stations("mac0") == ()
+    assert known.stations("mac0") == []
 
 
 def test_what_no_late_packet_can_contradict_makes_room_by_itself() -> None:

@@ -38,25 +38,35 @@ def test_what_is_configured_is_taken(host: Path, backend: str) -> None:
     assert choose.dataplane(backend, host / "lock", {}).name == backend
 
 
-async def test_leftovers_are_removed_once_and_what_failed_is_tried_again() -> None:
-    done: list[str] = []
-    refuses = True
+class Left:
+    """What another backend has left, which may be busy."""
 
-    async def one() -> None:
-        done.append("one")
+    def __init__(self, *, busy: bool = False) -> None:
+        self.busy = busy
+        self.removed = 0
 
-    async def other() -> None:
-        if refuses:
+    async def enforces(self) -> bool:
+        """Until it is removed."""
+        return not self.removed
+
+    async def remove(self) -> None:
+        """Unless it is busy."""
+        if self.busy:
             raise DataplaneError("busy")
-        done.append("other")
+        self.removed += 1
 
+
+async def test_leftovers_are_removed_once_and_what_failed_is_tried_again() -> None:
+    one, other = Left(), Left(busy=True)
     leftovers = Leftovers([one, other])
     with pytest.raises(DataplaneError, match="busy"):
         await leftovers.remove()
-    refuses = False
+    assert await leftovers.enforce()
+    other.busy = False
     await leftovers.remove()
     await leftovers.remove()
-    assert done == ["one", "other"]
+    assert (one.removed, other.removed) == (1, 1)
+    assert not await leftovers.enforce()
 
 
 def test_there_is_an_alarm_before_the_limit() -> None:

@@ -121,6 +121,10 @@ class Host:
         self.dataplane = choose.dataplane(name, self._directory / "lock", {}, "" if name == "nftables" else backend)
         self.server.call(lambda: self._agent.enter_context(self.dataplane))
 
+    def is_in_place(self) -> bool:
+        """True if the agent finds rules of ours, of whatever backend."""
+        return self.server.call(lambda: asyncio.run(self.dataplane.is_in_place()))
+
     def traces(self) -> list[str]:
         """Of which backends there is anything in the kernel."""
         saved = {flavour: self.server.run(f"iptables-{flavour}-save").stdout for flavour in ("nft", "legacy")}

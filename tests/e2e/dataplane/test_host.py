@@ -66,10 +66,12 @@ def test_what_is_not_ours_stays_as_it_was_and_uninstall_removes_the_rest(host: H
 
 
 def test_repeating_changes_nothing(host: Host) -> None:
+    assert not host.is_in_place()
     assert host.enforce({ALICE: 60}, now=1000.0)
     rules = host.own_rules()
     assert not host.enforce({ALICE: 60}, now=1000.0)
     host.restart_agent()
+    assert host.is_in_place()
     host.enforce({ALICE: 60}, now=1000.0)
     assert host.own_rules() == rules
     assert host.sets()[HOSTS4] == 1
@@ -165,6 +167,8 @@ def test_a_service_that_is_gone_takes_its_rules_and_sets_with_it(host: Host) -> 
     host.enforce({ALICE: 60})
     assert not [rule for rule in host.own_rules() if "web_tcp_80" in rule]
     assert not [name for name in host.sets() if "web_tcp_80" in name]
+    # That the sets went after the rules were read is no change by somebody else.
+    assert not host.enforce({ALICE: 60}, now=host.dataplane.next_refresh(time.time())).rules
 
 
 @IPSET_ONLY

@@ -3,8 +3,8 @@
 RADIUS_BRIDGE_DATACENTERS stands in for what the bridge records at `$datacenters$`.
 """
 
+import os
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 
@@ -40,6 +40,12 @@ class Engineers:
 
     def __call__(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return run([BIN / "radius-bridge", *arguments], env=self._env, timeout=60)
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """The same, while it runs."""
+        argv = [str(BIN / "radius-bridge"), *arguments]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(argv, env=os.environ | self._env, stdout=pipe, stderr=pipe, text=True)
 
     def put(self, key: str, value: str) -> None:
         """Puts a key into dc1, below the root."""
@@ -115,15 +121,17 @@ def test_a_block_is_tried_until_every_datacenter_has_it(
     servers: tuple[ConsulServer, ConsulServer], engineer: Engineers
 ) -> None:
     servers[1].pause()
-    back = threading.Timer(15, servers[1].resume)
-    back.start()
     try:
-        done = engineer("block", "192.0.2.7", "--for", "1h")
+        with engineer.start("block", "192.0.2.7", "--for", "1h") as block:
+            assert block.stderr is not None
+            first = block.stderr.readline()
+            servers[1].resume()
+            _, rest = block.communicate(timeout=60)
     finally:
-        back.join()
-    assert done.returncode == 0, done.stderr
-    assert "dc2: not yet" in done.stderr
-    assert "dc2: done" in done.stderr
+        servers[1].resume()
+    assert block.returncode == 0, rest
+    assert first.startswith("dc2: not yet")
+    assert "dc2: done" in rest
     here, there = engineer.stored()
     assert here == there
     assert set(here) == {DENIED}

@@ -42,6 +42,7 @@ def test_a_login_that_was_sent_is_in_consul_and_a_logout_ends_it(
         f'[consul]\nurl = "{consul.url}"\n[radius]\nlisten = ["{server}"]\n'
         f'[[client]]\nname = "lab"\naddress = "127.0.0.1"\nsecret_file = "{secret_file}"\n'
         'networks = ["10.0.0.0/8", "2001:db8::/32"]\n'
+        '[[group]]\ngroup = "radius.staff"\nattribute = "Class"\nvalue = "staff"\n'
     )
     bridge = Process("bridge", [BIN / "radius-bridge", "serve", "-c", config], log=tmp_path / "bridge.log")
 
@@ -71,6 +72,8 @@ def test_a_login_that_was_sent_is_in_consul_and_a_logout_ends_it(
         assert members() == both | {"befw/$alias$/$user.bob$/10.1.2.4"}
         send("logout", "alice", "10.1.2.3", "2001:db8::1")
         wait_until(lambda: members() == {"befw/$alias$/$user.bob$/10.1.2.4"}, "alice's addresses to go")
+        send("login", "carol", "10.1.2.5", "--attribute", "Class=staff")
+        assert "befw/$alias$/$radius.staff$/10.1.2.5" in members()
     finally:
         bridge.terminate()
 
