@@ -17,7 +17,7 @@ from tests.lab.consul import ConsulServer
 from tests.lab.processes import PROJECT, LabError, run, wait_until
 from tests.lab.traffic import Flood
 
-OTHERS = 20_000
+OTHERS = 10_000
 """Members of each mass change."""
 
 
