@@ -5,7 +5,6 @@ import json
 import sys
 import time
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +12,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from agent import control
+from agent import asking, befw, control
+from agent.clicommon import DEFAULT_CONFIG, FAILED, NOT_RUNNING, OK, ConfigOption, JsonOption, ask, settings_of
 from agent.dataplane import choose
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.plan import short_name
@@ -23,9 +23,9 @@ from agent.desired import DENY
 from agent.render import rendered
 from agent.run import restore_only
 from agent.run import run as run_agent
-from agent.settings import AgentSettings
 from agent.statefile import StateFile
-from radius_bridge import configfile
+from agent.takeover import NotYet
+from agent.takeover import takeover as takeover_from
 from radius_bridge.policy.expiry import format_duration
 from radius_bridge.process import configure_logging
 
@@ -36,11 +36,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-OK, FAILED, USAGE, NOT_RUNNING = 0, 1, 2, 3
-"""Exit codes: done; not done; the command or a file is wrong; no agent is running."""
-
-DEFAULT_CONFIG = Path("/etc/radius-bridge-agent/agent.toml")
-
 
 class Backend(StrEnum):
     """What programs the kernel."""
@@ -49,28 +44,13 @@ class Backend(StrEnum):
     NFTABLES = "nftables"
 
 
-ConfigOption = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The agent's configuration.")]
-
-
-def _settings(path: Path) -> AgentSettings:
-    try:
-        settings = configfile.read(path, AgentSettings)
-        settings.consul.read_token()
-        settings.posture()
-        choose.site_templates(settings.templates)
-    except (configfile.ConfigError, ValueError) as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(USAGE) from None
-    return settings
-
-
 @app.command()
 def run(
     config: ConfigOption = DEFAULT_CONFIG,
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log every detail.")] = False,
 ) -> None:
     """Enforce until stopped (SIGTERM, Ctrl-C). Stopping leaves the rules in place; SIGHUP looks for services anew."""
-    settings = _settings(config)
+    settings = settings_of(config)
     configure_logging(verbose=verbose)
     try:
         asyncio.run(run_agent(settings))
@@ -85,7 +65,7 @@ def restore(config: ConfigOption = DEFAULT_CONFIG) -> None:
 
     Does nothing where rules are in place. `run` does the same, and goes on with what Consul says.
     """
-    settings = _settings(config)
+    settings = settings_of(config)
     configure_logging()
     try:
         restored = asyncio.run(restore_only(settings))
@@ -109,38 +89,27 @@ def forget(
 
     Without this, it is forgotten when it has been absent for a day.
     """
-    try:
-        answer = asyncio.run(control.ask(_settings(config).control_socket, f"forget {service}"))
-    except control.NotRunning as error:
-        typer.echo(f"error: {error}", err=True)
-        raise typer.Exit(NOT_RUNNING) from None
-    if "error" in answer:
-        typer.echo(f"error: {answer['error']}", err=True)
-        raise typer.Exit(FAILED)
+    ask(config, f"forget {service}")
     typer.echo(f"{service} is not protected any more")
 
 
 @app.command("check-config")
 def check_config(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Read the configuration and say what is wrong with it."""
-    _settings(config)
+    settings_of(config)
     typer.echo(f"{config}: good")
 
 
 @app.command()
 def status(
     config: ConfigOption = DEFAULT_CONFIG,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Show what this host enforces and how fresh that is.
 
     Exit code 0: enforcing, nothing wrong; 1: something is wrong; 3: no agent is running (rules that are there stay).
     """
-    try:
-        answer = asyncio.run(control.ask(_settings(config).control_socket, "status"))
-    except control.NotRunning as error:
-        typer.echo(f"error: {error}; rules that it programmed stay in the kernel", err=True)
-        raise typer.Exit(NOT_RUNNING) from None
+    answer = ask(config, "status")
     good = bool(answer["enforcing"]) and not answer["errors"] and not answer["held"]
     if as_json:
         typer.echo(json.dumps(answer))
@@ -155,7 +124,7 @@ def render(
     backend: Annotated[Backend | None, typer.Option(help="Another backend than the configured one.")] = None,
 ) -> None:
     """Show the sets and rules that would be programmed now, without touching anything. Needs no privileges."""
-    settings = _settings(config)
+    settings = settings_of(config)
     try:
         typer.echo(asyncio.run(rendered(settings, backend or settings.backend)))
     except DataplaneError as error:
@@ -172,7 +141,7 @@ def template(backend: Annotated[Backend, typer.Argument(help="Of which backend."
 @app.command()
 def uninstall(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Remove our rules and sets from this host, and nothing else. The protected ports are open to all afterwards."""
-    settings = _settings(config)
+    settings = settings_of(config)
     try:
         asyncio.run(choose.uninstall(settings.state_dir / "lock"))
         StateFile(settings.state_dir).remove()
@@ -180,6 +149,38 @@ def uninstall(config: ConfigOption = DEFAULT_CONFIG) -> None:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(FAILED) from None
     typer.echo("removed: this host's services are no longer protected by radius-bridge")
+
+
+@app.command()
+def takeover(
+    config: ConfigOption = DEFAULT_CONFIG,
+    chain: Annotated[str, typer.Option(metavar="NAME", help="BEFW's chain in the table filter.")] = befw.CHAIN,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be removed.")] = False,
+    anyway: Annotated[bool, typer.Option("--anyway", help="Even if something is open afterwards.")] = False,
+) -> None:
+    """Remove what BEFW's agent left in the kernel: its chain, the jumps to it, its sets, its table.
+
+    For a host that moves from BEFW, when BEFW's agent is stopped and ours enforces: ours stands in front, so that
+    nobody notices. Refuses if something would be open afterwards that BEFW keeps closed, and says what.
+    """
+    settings = settings_of(config)
+    try:
+        removed = asyncio.run(takeover_from(settings, chain, dry_run=dry_run, anyway=anyway))
+    except control.NotRunning as error:
+        typer.echo(f"error: {error}; nothing was removed", err=True)
+        raise typer.Exit(NOT_RUNNING) from None
+    except (NotYet, DataplaneError) as error:
+        typer.echo(f"error: {error}", err=True)
+        raise typer.Exit(FAILED) from None
+    for each in removed:
+        typer.echo(f"{'would remove' if dry_run else 'removed'}: {each}")
+    if not removed:
+        typer.echo("there is nothing of BEFW on this host")
+
+
+app.command()(asking.verify)
+app.command()(asking.why)
+app.command()(asking.refused)
 
 
 def _print_status(answer: dict[str, Any]) -> None:
@@ -234,6 +235,12 @@ def _print_status(answer: dict[str, Any]) -> None:
         console.print(
             f"[red]held[/] {escape(held['of'])}: {held['members']} members ({', '.join(held['some'])}, …) {what} "
             f"since {ago(held['since'])}, until: {way_out}"
+        )
+    for repair in answer["repaired"][-5:]:
+        by = repair["by"] or "the kernel does not tell whom"
+        console.print(
+            f"[yellow]put back[/] {ago(repair['at'])} {escape(repair['what'])} (changed by {escape(by)})",
+            soft_wrap=True,
         )
     for alarm in answer["alarms"]:
         console.print(f"[red]alarm[/] {escape(alarm)}")

@@ -7,13 +7,21 @@ import asyncio
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 TIMEOUT = 5.0
 """Seconds that either side waits for the other."""
+
+LONG = 60.0
+"""Seconds that an answer may take that needs work."""
+
+Reply = dict[str, Any]
+
+Answer = Callable[[str], Reply | Awaitable[Reply]]
+"""Answers a question, of which it is given what follows the first word."""
 
 _MAX_QUESTION = 4096
 
@@ -23,7 +31,7 @@ class NotRunning(Exception):
 
 
 @asynccontextmanager
-async def serve(path: Path, answers: dict[str, Callable[[str], dict[str, Any]]]) -> AsyncIterator[None]:
+async def serve(path: Path, answers: Mapping[str, Answer]) -> AsyncIterator[None]:
     """Answers questions at `path` (mode 0600) as long as the context is open. Raises OSError if it cannot listen.
 
     A question is a word, which `answers` has, and what follows it after a space: that is passed on.
@@ -35,7 +43,11 @@ async def serve(path: Path, answers: dict[str, Callable[[str], dict[str, Any]]])
                 question = (await reader.readuntil(b"\n")).decode().strip()
                 word, _, rest = question.partition(" ")
                 known = answers.get(word)
+            async with asyncio.timeout(LONG):
                 reply = known(rest) if known else {"error": f"unknown question {question!r}", "known": sorted(answers)}
+                if isinstance(reply, Awaitable):
+                    reply = await reply
+            async with asyncio.timeout(TIMEOUT):
                 writer.write(json.dumps(reply).encode() + b"\n")
                 await writer.drain()
         except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
@@ -62,10 +74,10 @@ async def serve(path: Path, answers: dict[str, Callable[[str], dict[str, Any]]])
         path.unlink(missing_ok=True)
 
 
-async def ask(path: Path, question: str) -> dict[str, Any]:
-    """The running agent's answer. Raises NotRunning if there is none."""
+async def ask(path: Path, question: str, timeout: float = TIMEOUT) -> dict[str, Any]:
+    """The running agent's answer, within `timeout` seconds. Raises NotRunning if there is none."""
     try:
-        async with asyncio.timeout(TIMEOUT):
+        async with asyncio.timeout(timeout):
             reader, writer = await asyncio.open_unix_connection(str(path), limit=1 << 26)
             try:
                 writer.write(question.encode() + b"\n")

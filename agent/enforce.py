@@ -4,6 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AsyncExitStack
 from typing import Any, Final, Protocol
 
 import structlog
@@ -11,8 +12,11 @@ import structlog
 from agent import report
 from agent.boot import Restored
 from agent.dataplane.change import Change
+from agent.dataplane.compare import Difference
 from agent.dataplane.errors import DataplaneError
+from agent.dataplane.events import RULES
 from agent.desired import Desired
+from agent.integrity import Integrity
 from agent.learning import PATIENCE, Learning
 from agent.saving import Saver
 from agent.services import Protected, find_in_consul, find_in_files
@@ -32,6 +36,10 @@ SERVICES_EVERY: Final = 5.0
 
 RETRY_AT_MOST: Final = 30.0
 """Longest wait (seconds) before a failed change of the kernel is tried again."""
+
+
+_BREATH: Final = 0.02
+"""Seconds between two looks at least."""
 
 
 class Dataplane(Protocol):
@@ -74,8 +82,9 @@ class Enforcer:
         look_again: asyncio.Event,
         clock: Callable[[], float] = time.time,
         restored: Restored | None = None,
+        integrity: Integrity | None = None,
     ) -> None:
-        """`scope` is this host's datacenter and node."""
+        """`scope` is this host's datacenter and node; `integrity` looks after the dataplane."""
         self._settings = settings
         self._consul = consul
         self._dataplane = dataplane
@@ -83,6 +92,7 @@ class Enforcer:
         self._look_again = look_again
         self._clock = clock
         self._restored = restored or Restored()
+        self._integrity = integrity
         state = self._restored.state
         failsafe = tuple(each.failsafe() for each in settings.failsafe)
         keys = Keys(settings.consul.root)
@@ -112,7 +122,10 @@ class Enforcer:
     async def run(self) -> None:
         """Enforces until cancelled."""
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
+                if self._integrity is not None:
+                    self._integrity.ending = self.learning.host.ending
+                    stack.enter_context(self._integrity.listening(self.learning.wake))
                 for work in (
                     self.learning.follower.run(),
                     self.learning.read_again(),
@@ -180,6 +193,30 @@ class Enforcer:
             self._errors.pop("kernel", None)
             now = self._clock()
             wait = max(1.0, self._dataplane.next_refresh(now) - now) if is_ready else PATIENCE
+            if self._integrity is not None:
+                wait = min(wait, max(_BREATH, self._integrity.next_look() - now))
+
+    @property
+    def enforced(self) -> Desired | None:
+        """What the kernel was last told to enforce; None if that is not known, or did not go well."""
+        return self._enforced if self._applied_at else self._restored.desired
+
+    @property
+    def is_observing(self) -> bool:
+        """True if nobody is refused."""
+        return self._settings.mode == "observe"
+
+    def now(self) -> float:
+        """The time (epoch seconds)."""
+        return self._clock()
+
+    async def differences(self) -> Sequence[Difference] | None:
+        """Where the kernel is not as it was told to be; None if it was not told anything. Raises DataplaneError."""
+        async with self._busy:
+            enforced = self.enforced
+            if enforced is None or self._integrity is None:
+                return None
+            return await self._integrity.differences(enforced)
 
     def forget(self, name: str) -> dict[str, Any]:
         """Protects a service no longer that no source lists any more; the answer says what was done."""
@@ -215,7 +252,12 @@ class Enforcer:
             "policy": self._settings.policy,
             "refused": dict(self._dataplane.refused),
             **report.about_learning(self.learning),
-            "alarms": [*self.follower.alarms, *self._dataplane.alarms()],
+            "alarms": [
+                *self.follower.alarms,
+                *self._dataplane.alarms(),
+                *(self._integrity.alarms() if self._integrity else ()),
+            ],
+            **(self._integrity.status() if self._integrity else {}),
             **report.about_enforced(self.learning, self._enforced, now),
         }
 
@@ -226,6 +268,11 @@ class Enforcer:
         changed = self.learning.take_changed()
         is_same = known is not None and known.services == wanted.services
         change = await self._dataplane.apply(wanted, now, changed if is_same else None)
+        if self._integrity is not None:
+            if is_same and change.rules:
+                self._integrity.noted(RULES)
+            repaired = await self._integrity.look(wanted, wrote_rules=bool(change.rules))
+            change = repaired or change
         first = not self._applied_at
         self._enforced, self._applied_at = wanted, self._clock()
         if change:
@@ -240,6 +287,8 @@ class Enforcer:
         """Enforces what was restored, minus what is over. Raises DataplaneError."""
         if self._dataplane.next_refresh(self._clock()) <= self._clock():
             await self._dataplane.apply(desired, self._clock())
+        if self._integrity is not None:
+            await self._integrity.look(desired)
 
     async def _state(self) -> State | None:
         """What is to be found on disk after a reboot; None before Consul was read."""

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from agent.desired import ALLOW, DENY, Desired, Failsafe, Posture
 from radius_bridge.policy.expiry import NEVER, latest, parse_expiry
-from radius_bridge.policy.members import GroupRef, Prefix
+from radius_bridge.policy.members import GroupRef, Member, Prefix
 from radius_bridge.policy.resolution import Links, Resolution
 from radius_bridge.policy.services import Service
 from radius_bridge.registry.keys import Keys, Scope
@@ -136,6 +136,14 @@ class Host:
         waiting = ["services"] if self.services is None else []
         return waiting + sorted({prefix for name in self._unready() for prefix in self._unread(name)})
 
+    def grants(self, name: str) -> Mapping[Member, float]:
+        """Who is named by a service or override, and until when (epoch seconds or NEVER): as it is, not a copy."""
+        return self._resolution.grants(name) if name in self._folders else {}
+
+    def holders(self, member: Member) -> Mapping[GroupRef, float]:
+        """The groups that hold a member, as far as they matter here, and until when."""
+        return self._resolution.holders(member)
+
     def links(self) -> Links:
         """The grants and groups that are known, as they are now."""
         return self._resolution.links()
@@ -152,6 +160,10 @@ class Host:
             return 0, None
         self._resolution.advance(now)
         return len(self._resolution.members(name)), self._resolution.soonest(name)
+
+    def ending(self, name: str, until: float) -> int:
+        """How many members of a service or override end until then (epoch seconds)."""
+        return self._resolution.ending(name, until) if name in self._folders else 0
 
     def problems(self) -> list[str]:
         """What could not be understood, and therefore grants nothing."""

@@ -2,14 +2,18 @@
 
 import asyncio
 import random
+from contextlib import AsyncExitStack
 
 import structlog
 
 from agent import control
+from agent.answers import Answers
 from agent.boot import Restored, restore
 from agent.dataplane import choose
 from agent.dataplane.base import Dataplane
 from agent.enforce import Enforcer
+from agent.integrity import Integrity
+from agent.refused import RefusedLog
 from agent.settings import AgentSettings
 from agent.statefile import StateFile
 from radius_bridge.process import notify_systemd, run_until, signals
@@ -36,9 +40,24 @@ async def run(settings: AgentSettings) -> None:
 
             if restored.state is not None:
                 notify_systemd("READY=1")
-            enforcer = Enforcer(settings, scope, consul, dataplane, ready, look_again, restored=restored)
-            answers = {"status": lambda _: enforcer.status(), "forget": enforcer.forget}
-            async with control.serve(settings.control_socket, answers):
+            integrity = Integrity(dataplane, settings.integrity.every)
+            enforcer = Enforcer(
+                settings, scope, consul, dataplane, ready, look_again, restored=restored, integrity=integrity
+            )
+            refused = RefusedLog(settings.refused.group) if settings.refused.per_second else None
+            told = Answers(enforcer, refused)
+            enforcer.telling.status = told.status
+            answers: dict[str, control.Answer] = {
+                "status": told.status,
+                "forget": enforcer.forget,
+                "verify": told.verify,
+                "why": told.why,
+                "refused": told.refused,
+            }
+            async with AsyncExitStack() as stack:
+                if refused is not None:
+                    stack.enter_context(refused.listening())
+                await stack.enter_async_context(control.serve(settings.control_socket, answers))
                 await run_until(stop, enforcer.run(), enforcer.telling.run(), stay_here(settings, consul, scope, stop))
             await enforcer.saver.save()
             notify_systemd("STOPPING=1")

@@ -59,6 +59,15 @@ class RefusedSettings(BaseModel):
     """So many of each service at most; 0 logs nothing."""
 
 
+class IntegritySettings(BaseModel):
+    """How it is seen that somebody changed our part of the kernel by hand."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    every: Annotated[float, Field(ge=0.5, le=60)] = 3.0
+    """Seconds between two looks at what the kernel does not tell of: members of ipset, rules of iptables-legacy."""
+
+
 def _target(value: Any) -> Any:
     if not isinstance(value, str):
         return value
@@ -107,6 +116,7 @@ class AgentSettings(BaseModel):
     templates: dict[Literal["ipset", "nftables"], Path] = {}
     """A site's own templates of rules, by backend."""
     refused: RefusedSettings = RefusedSettings()
+    integrity: IntegritySettings = IntegritySettings()
 
     def posture(self) -> Posture:
         """How the host acts, as plain data. Raises ValueError that names the key."""

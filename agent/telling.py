@@ -64,6 +64,9 @@ def record_of(status: dict[str, Any], now: float) -> HostRecord:
         errors={what: why[:_LONGEST] for what, why in islice(errors.items(), _MOST)},
         problem_count=status["problem_count"],
         alarm_count=len(status["alarms"]),
+        refused=dict(islice(status.get("refused", {}).items(), _MOST)),
+        refused_from=status.get("refused_from", {}),
+        repairs=status.get("repairs", {}),
         counters={name: count for name, count in status["feed"].items() if type(count) is int},
     )
 
@@ -79,6 +82,8 @@ def essence(record: HostRecord) -> object:
         overrides={},
         errors=dict.fromkeys(record.errors, ""),
         held=tuple((each.digest, each.waits_for) for each in record.held),
+        refused={},
+        refused_from={},
         counters={},
     )
 
@@ -92,7 +97,8 @@ class Telling:
         """`key` is `Keys.host` of the node; `status` is what the agent tells (agent.enforce.Enforcer.status)."""
         self._consul = consul
         self._key = key
-        self._status = status
+        self.status = status
+        """What the agent tells."""
         self._clock = clock
         self.counters: Counter[str] = Counter()
         """`writes`, `failures`."""
@@ -104,13 +110,13 @@ class Telling:
         told: object = None
         latest = 0.0
         while True:
-            record = record_of(self._status(), self._clock())
+            record = record_of(self.status(), self._clock())
             news = essence(record)
             if news == told and time.monotonic() < latest:
                 await asyncio.sleep(LOOK)
                 continue
             await asyncio.sleep(random.uniform(0, SPREAD))  # noqa: S311 — spreads load
-            record = record_of(self._status(), self._clock())
+            record = record_of(self.status(), self._clock())
             pause = await self._write(record)
             if not self.error:
                 told = essence(record)

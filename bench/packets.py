@@ -42,7 +42,7 @@ class _Message(ctypes.Structure):
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
-class _Batch:
+class Batch:
     """Memory for `BATCH` packets."""
 
     def __init__(self) -> None:
@@ -77,7 +77,7 @@ def rate(sender: socket.socket, receiver: socket.socket, seconds: float) -> floa
 
     Raises TimeoutError if a packet does not arrive.
     """
-    out, into = _Batch(), _Batch()
+    out, into = Batch(), Batch()
     passed = 0
     began = now = time.perf_counter()
     while now < began + seconds:

@@ -56,7 +56,9 @@ def fill(namespace: Place, first: int, last: int, address: str = CONSUL, port: i
         user = f"stored{number}"
         name = f"203.0.113.2/stored-{number}"
         mac = f"02:00:{number >> 24 & 255:02x}:{number >> 16 & 255:02x}:{number >> 8 & 255:02x}:{number & 255:02x}"
-        session = Session(user, 1e9, 1e9, 1e9, "nas", _TERM, _TERM, mac=mac, addresses=(str(host),), named=(1e9, 0.0))
+        session = Session(
+            user, 1e9, 1e9, 1e9, 1e9, "nas", _TERM, _TERM, mac=mac, addresses=(str(host),), named=(1e9, 0.0)
+        )
         record = encode(Binding({name: Claim(user, 1e9, 1e9, session.limit, session.fallback, mac=mac)}))
         member = keys.group_member(user_group(user), host)
         return [

@@ -3,13 +3,17 @@
 import asyncio
 import fcntl
 import os
+import signal
+from collections import deque
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol, Self
 
 from agent.dataplane.change import Change
 from agent.dataplane.compare import Difference, Listing
 from agent.dataplane.errors import DataplaneError
+from agent.dataplane.events import Touched
 from agent.desired import ALLOW, DENY, Desired
 from radius_bridge.policy.members import Prefix
 
@@ -77,8 +81,27 @@ class Dataplane(Protocol):
     async def listing(self) -> Listing:
         """What the kernel has of ours, in a canonical form. Raises DataplaneError."""
 
-    async def compare(self, desired: Desired, now: float) -> Sequence[Difference]:
-        """Where the kernel is not as desired; nothing, if it is. Raises DataplaneError."""
+    async def compare(self, desired: Desired, now: float, only: Collection[str] | None = None) -> Sequence[Difference]:
+        """Where the kernel is not as desired; nothing, if it is. Raises DataplaneError.
+
+        `only` says what to look at: sets (the kernel's names), and RULES for the rules; None: everything.
+        """
+
+    async def counts(self) -> Mapping[str, int] | None:
+        """As `summary`, but cheap; None if the kernel cannot count, but tells who changes members.
+
+        Raises DataplaneError.
+        """
+
+    def is_mine(self, port: int) -> bool:
+        """True for the netlink ports of this dataplane, and of the programs that it ran lately."""
+
+    def concerned(self, touched: Touched) -> str | None:
+        """What of ours may be another one after somebody touched this: RULES, a set, or nothing."""
+
+    @property
+    def hears_of_rules(self) -> bool:
+        """True if the kernel tells of every change of the rules; else they must be looked at."""
 
     def distrust(self, sets: Collection[str]) -> None:
         """What is in these sets (the kernel's names) and in our chains is not believed: apply programs it anew.
@@ -159,6 +182,10 @@ def limit_alarms(entries: int) -> list[str]:
     return [f"{entries} members on this host: it is made for {MOST_MEMBERS}; grant networks instead of addresses"]
 
 
+CHILDREN: deque[int] = deque(maxlen=256)
+"""Programs that we ran, the last ones: the port of their netlink socket is mostly their process' number."""
+
+
 async def call(argv: Sequence[str], text: str, timeout: float, package: str) -> str:
     """Runs a program with `text` as its input and gives its output.
 
@@ -170,9 +197,11 @@ async def call(argv: Sequence[str], text: str, timeout: float, package: str) -> 
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
+            start_new_session=True,
         )
     except OSError as error:
         raise DataplaneError(f"{argv[0]}: {error}; the agent needs the package {package}") from error
+    CHILDREN.append(process.pid)
     try:
         async with asyncio.timeout(timeout):
             output, errors = await process.communicate(text.encode())
@@ -180,7 +209,9 @@ async def call(argv: Sequence[str], text: str, timeout: float, package: str) -> 
         raise DataplaneError(f"{argv[0]} did not end within {timeout:g} s") from None
     finally:
         if process.returncode is None:
-            process.kill()
+            # All of it: what a wrapper has started would keep the pipes open, and us waiting.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
     if process.returncode:
         complaint = errors.decode(errors="replace").strip()

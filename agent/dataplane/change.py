@@ -40,9 +40,12 @@ class Change:
 class Run:
     """One apply under way: its time, what it did, what failed, and the sets if it needs them."""
 
-    def __init__(self, now: float, existing: set[str], stack: AsyncExitStack) -> None:
-        """`existing` are our sets in the kernel, to be kept up to date; `stack` closes what was opened."""
-        self.began = time.monotonic()
+    def __init__(self, now: float, began: float, existing: set[str], stack: AsyncExitStack) -> None:
+        """It was `now` (epoch seconds) when it `began` (monotonic).
+
+        `existing` are our sets in the kernel, to be kept up to date; `stack` closes what was opened.
+        """
+        self.began = began
         self.change = Change()
         self.failures: list[str] = []
         self.existing = existing

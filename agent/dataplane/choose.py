@@ -1,7 +1,7 @@
 """Which backend works on this host. When another one was here before, the new one stands before the old one goes."""
 
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -73,6 +73,19 @@ class _Table:
             await Nft().uninstall()
 
 
+def in_use(flavours: Iterable[str] = _FLAVOURS) -> dict[str, int]:
+    """The kinds of iptables that there may be rules of, with their IP version: `iptables-nft`, `ip6tables-legacy` …"""
+    found = {}
+    for flavour in flavours:
+        for version, (program, names) in _FAMILIES.items():
+            # Asking iptables-legacy would load its modules into the kernel: only if it is in use.
+            tables = Path("/proc/thread-self/net", names)
+            is_used = flavour == "nft" or (tables.exists() and "filter" in tables.read_text().split())
+            if is_used and shutil.which(f"{program}-{flavour}-save"):
+                found[f"{program}-{flavour}"] = version
+    return found
+
+
 class _Chains:
     """Our chains of one kind of iptables."""
 
@@ -87,14 +100,7 @@ class _Chains:
             await table.uninstall()
 
     def _tables(self) -> list[Iptables]:
-        found = []
-        for version, (program, names) in _FAMILIES.items():
-            # Asking iptables-legacy would load its modules into the kernel: only if it is in use.
-            tables = Path("/proc/thread-self/net", names)
-            is_used = self._flavour == "nft" or (tables.exists() and "filter" in tables.read_text().split())
-            if is_used and shutil.which(f"{program}-{self._flavour}-save"):
-                found.append(Iptables(version, self._flavour))
-        return found
+        return [Iptables(version, self._flavour) for version in in_use([self._flavour]).values()]
 
 
 class _OtherChains:

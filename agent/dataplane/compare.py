@@ -43,17 +43,19 @@ class Difference:
 
 
 def wanted_members(
-    desired: Desired, versions: Collection[int], now: float, *, cut: bool
+    desired: Desired, versions: Collection[int], now: float, *, cut: bool, only: Collection[str] | None = None
 ) -> dict[str, dict[Range, float]]:
     """What our sets should hold at `now` (epoch seconds): by set, first and last address → end.
 
-    `cut` says that networks are kept as ranges without overlaps.
+    `cut` says that networks are kept as ranges without overlaps; `only` names the sets that are asked about.
     """
     found: dict[str, dict[Range, float]] = {}
     for name in desired.names:
+        if only is not None and not any(set_name(kind, name) in only for kind in KINDS):
+            continue
         entries = live(Wanted(desired.of(name), versions).entries(), now)
         for kind in KINDS:
-            if kind.version in versions:
+            if kind.version in versions and (only is None or set_name(kind, name) in only):
                 ours = {prefix: end for prefix, end in entries.items() if kind_of(prefix) is kind}
                 whole = {(prefix.number, last_address(prefix)): end for prefix, end in ours.items()}
                 found[set_name(kind, name)] = ranges(ours) if cut and not kind.hosts else whole

@@ -14,15 +14,16 @@ from typing import Self
 
 import structlog
 
-from agent.dataplane.base import CHECK_SECONDS, Leftovers, Lock, check_names, limit_alarms
+from agent.dataplane.base import CHECK_SECONDS, CHILDREN, Leftovers, Lock, check_names, limit_alarms
 from agent.dataplane.change import Change, Run
 from agent.dataplane.compare import Difference, Listing, differences, wanted_members
 from agent.dataplane.contents import Contents
 from agent.dataplane.errors import DataplaneError
+from agent.dataplane.events import RULES, Touched
 from agent.dataplane.iptables import Installed, Iptables, expected, read_save
 from agent.dataplane.netlink import MemberSocket
 from agent.dataplane.plan import KINDS, LONGEST_TIMEOUT, Wanted, kind_of_set, set_name
-from agent.dataplane.rules import render
+from agent.dataplane.rules import CHAINS, JUMPS, render
 from agent.dataplane.sets import open_sets
 from agent.dataplane.template import RuleTemplate
 from agent.desired import Desired, Failsafe, Posture
@@ -35,6 +36,9 @@ log = structlog.get_logger()
 
 _Source = tuple[tuple[Service, ...], tuple[Failsafe, ...], Posture]
 """What rules are made of."""
+
+_TABLES = ((2, "filter"), (10, "filter"))
+"""Where iptables-nft keeps our rules: family and table in nftables."""
 
 
 class IpsetDataplane:
@@ -92,13 +96,14 @@ class IpsetDataplane:
         """Makes the kernel enforce `desired`: see `Dataplane.apply`."""
         check_names(desired)
         contents = self._open_contents()
+        began = time.monotonic()  # what we wait for is time that passes, too
         async with self._busy, AsyncExitStack() as stack:
             existing, self._existing = self._existing, None
             if existing is None:
-                run = Run(now, set(), stack)
+                run = Run(now, began, set(), stack)
                 run.existing.update(await (await run.sets()).entries())
             else:
-                run = Run(now, existing, stack)
+                run = Run(now, began, existing, stack)
             wanted = {
                 name: Wanted(desired.of(name), self._versions, shuts_out=desired.posture.shuts_out(name))
                 for name in desired.names
@@ -151,27 +156,52 @@ class IpsetDataplane:
     async def listing(self) -> Listing:
         """See `Dataplane.listing`."""
         async with self._busy:
-            return await self._listing()
+            return await self._listing(None)
 
-    async def _listing(self) -> Listing:
+    async def _listing(self, only: Collection[str] | None) -> Listing:
         if self._members is None:
             raise DataplaneError("the dataplane is not open: use it in a `with` block")
-        names = sorted(await self.summary())
-        members = {name: await self._members.dump(name, kind_of_set(name)) for name in names}
-        rules = [line for table in self._tables for line in (await table.read()).lines(table.version)]
+        rules: list[str] = []
+        if only is None or RULES in only:
+            rules = [line for table in self._tables for line in (await table.read()).lines(table.version)]
+            only = None if only is None else set(only) - {RULES}
+        names = sorted(await self.summary()) if only is None or only else []
+        members = {
+            name: await self._members.dump(name, kind_of_set(name)) for name in names if only is None or name in only
+        }
         return Listing(tuple(rules), members)
 
-    async def compare(self, desired: Desired, now: float) -> Sequence[Difference]:
+    async def counts(self) -> Mapping[str, int] | None:
+        """See `Dataplane.counts`."""
+        async with self._busy:
+            return await self.summary()
+
+    def is_mine(self, port: int) -> bool:
+        """See `Dataplane.is_mine`."""
+        return port in CHILDREN
+
+    def concerned(self, touched: Touched) -> str | None:
+        """See `Dataplane.concerned`."""
+        if (touched.family, touched.table) not in _TABLES or touched.set_name:
+            return None
+        return RULES if not touched.chain or touched.chain in CHAINS or touched.chain in JUMPS else None
+
+    @property
+    def hears_of_rules(self) -> bool:
+        """See `Dataplane.hears_of_rules`: iptables-nft is heard of, iptables-legacy is not."""
+        return all(installed.in_nftables for _, installed in self._rules.values())
+
+    async def compare(self, desired: Desired, now: float, only: Collection[str] | None = None) -> Sequence[Difference]:
         """See `Dataplane.compare`: rules as iptables listed them when they were written, else as it usually does."""
         async with self._busy:
             source = (desired.services, desired.failsafe, desired.posture)
             rules: list[str] = []
-            for version in self._versions:
+            for version in self._versions if only is None or RULES in only else ():
                 known = self._rules.get(version)
                 wanted = known[1] if known and known[0] == source else read_save(expected(render(desired, version)))
                 rules += wanted.lines(version)
-            members = wanted_members(desired, self._versions, now, cut=False)
-            return differences(tuple(rules), members, await self._listing(), now, LONGEST_TIMEOUT)
+            members = wanted_members(desired, self._versions, now, cut=False, only=only)
+            return differences(tuple(rules), members, await self._listing(only), now, LONGEST_TIMEOUT)
 
     def distrust(self, sets: Collection[str]) -> None:
         """See `Dataplane.distrust`."""

@@ -11,6 +11,7 @@ from agent.dataplane.rules import CHAINS, JUMPS
 
 _TARGET = re.compile(r" -[jg] (\S+)")
 _COUNTING = re.compile(r'-m comment --comment "?([^" ]+)"?$')
+_NFTABLES = "(nf_tables) on "
 _COUNTERS = re.compile(r"\[(\d+):\d+\] ")
 
 
@@ -25,6 +26,8 @@ class Installed:
     """The rules of other chains that lead into ours."""
     at_head: bool = False
     """True if each built-in chain begins with its jump, and there is no other."""
+    in_nftables: bool = field(default=False, compare=False)
+    """True if this is iptables-nft."""
     counts: Mapping[str, int] = field(default_factory=dict, compare=False)
     """Packets that our counting rules met, by their comment."""
 
@@ -65,7 +68,7 @@ def read_save(text: str) -> Installed:
     rules.sort(
         key=lambda rule: rule.split(" ", 2)[1]
     )  # each chain's in its order; iptables-legacy lists chains otherwise
-    return Installed(tuple(chains), tuple(rules), tuple(jumps), at_head, counts)
+    return Installed(tuple(chains), tuple(rules), tuple(jumps), at_head, _NFTABLES in text, counts)
 
 
 def install_text(rules: Iterable[str], installed: Installed) -> str:

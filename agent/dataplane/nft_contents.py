@@ -20,7 +20,9 @@ FORMS = {kind: Form(4 if kind.version == 4 else 16, kind.hosts) for kind in KIND
 
 _SECOND = 1.0
 _SECONDS_EACH = 4e-6
-"""What an element of a large transaction takes."""
+"""What an element of a large transaction takes, as a first guess."""
+_LATE = 0.02
+"""By so much (seconds) an end may be late because the guess was wrong."""
 
 
 @dataclass(slots=True)
@@ -58,7 +60,7 @@ class NftContents:
             only = None if changed is None else changed.get(name, ())
             small = self._small_change(name, entries, only, clock())
             if small is None:
-                failures += await self._rebuild(change, name, entries, clock())
+                failures += await self._rebuild(change, name, entries, clock)
             elif small:
                 deltas[name] = small
         # All in one transaction: who moves from one grant or network to another is not cut off in between.
@@ -104,16 +106,34 @@ class NftContents:
             change = delta_of(held.entries, wanted, only, now)
         return None if len(change) > max(_MANY, len(wanted) // 3) else change
 
-    async def _rebuild(self, change: Change, name: str, wanted: Wanted, now: float) -> list[str]:
-        """Empties the sets and fills them, in one transaction: packets see the old content or the new."""
-        fresh = live(wanted.entries(), now)
-        held = self._held[name] = _Held(dict(fresh))
+    async def _rebuild(self, change: Change, name: str, wanted: Wanted, clock: Callable[[], float]) -> list[str]:
+        """Empties the sets and fills them, in one transaction: packets see the old content or the new.
+
+        The kernel counts from when it gets to an element, and nobody's time may end late: if that took longer than
+        thought (a busy host), it is done again with as much time as it takes.
+        """
+        fresh = live(wanted.entries(), clock())
+        takes = _SECONDS_EACH * len(fresh)
+        for _ in range(3):
+            held = self._held[name] = _Held(dict(fresh))
+            began = clock()
+            failures = await self._commit(self._filling(held, name, began + takes), [name])
+            took = clock() - began
+            if failures or took <= takes + _LATE:
+                break
+            takes = 1.5 * took
+        if not failures:
+            change.rebuilt.append(name)
+            change.added += len(fresh)
+        return failures
+
+    @staticmethod
+    def _filling(held: _Held, name: str, now: float) -> list[Step]:
+        """What empties the sets of `name` and fills them with what is `held`, if the kernel does it at `now`."""
         steps = []
         by_kind: dict[Kind, dict[Prefix, float]] = {kind: {} for kind in KINDS}
-        for prefix, end in fresh.items():
+        for prefix, end in held.entries.items():
             by_kind[kind_of(prefix)][prefix] = end
-        # The kernel counts from when it gets to an element, and nobody's time may end late.
-        now += _SECONDS_EACH * len(fresh)
         for kind, ours in by_kind.items():
             kernel_name, form = set_name(kind, name), FORMS[kind]
             if kind.hosts:
@@ -122,11 +142,7 @@ class NftContents:
                 held.ranges[kind] = ranges(ours)
                 elements = _ranged(held.ranges[kind], now)
             steps += [Step(Do.DELETE, kernel_name, form, None), Step(Do.ADD, kernel_name, form, elements)]
-        failures = await self._commit(steps, [name])
-        if not failures:
-            change.rebuilt.append(name)
-            change.added += len(fresh)
-        return failures
+        return steps
 
     def _steps(self, name: str, change: Delta, now: float) -> list[Step]:
         """What sends this change; `held` is what it will be."""

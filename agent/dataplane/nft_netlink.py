@@ -169,6 +169,8 @@ class ElementSocket:
         self._socket.settimeout(timeout)
         self._sequence = 0
         self._room = 0
+        self.port: int = self._socket.getsockname()[0]
+        """By which the kernel tells what came from here."""
 
     def close(self) -> None:
         """Closes the socket."""

@@ -12,10 +12,11 @@ from typing import Self
 
 import structlog
 
-from agent.dataplane.base import CHECK_SECONDS, Leftovers, Lock, check_names, limit_alarms
+from agent.dataplane.base import CHECK_SECONDS, CHILDREN, Leftovers, Lock, check_names, limit_alarms
 from agent.dataplane.change import Change
 from agent.dataplane.compare import Difference, Listing, differences, wanted_members
 from agent.dataplane.errors import DataplaneError
+from agent.dataplane.events import RULES, Touched
 from agent.dataplane.nft import Installed, Nft, install_text, read_listing, sets_text
 from agent.dataplane.nft_contents import FORMS, NftContents
 from agent.dataplane.nft_netlink import ElementSocket
@@ -32,6 +33,8 @@ log = structlog.get_logger()
 
 _Source = tuple[tuple[Service, ...], tuple[Failsafe, ...], Posture]
 """What rules are made of."""
+
+_INET = 1
 
 
 class NftablesDataplane:
@@ -79,25 +82,28 @@ class NftablesDataplane:
         """Makes the kernel enforce `desired`: see `Dataplane.apply`."""
         check_names(desired)
         contents = self._open_contents()
+        # What we wait for is time that passes, too.
+        began, change = time.monotonic(), Change()
         async with self._busy:
-            began, change = time.monotonic(), Change()
             sets, self._sets = self._sets, None
             wanted = {name: Wanted(desired.of(name)) for name in desired.names}
             declared = declarations(wanted)
-            found: Installed | None = None
-            if sets is None or self._check_due(now):
-                found = await self._nft.read()
-                sets = set(found.names("set"))
-                if wrong := found.wrong_sets(declared):
-                    log.warning("sets were replaced by somebody else and are made anew", sets=sorted(wrong))
-                    contents.forget(wrong)
-                    await self._nft.run(install_text(render(desired), found, wrong))
-                    found = None
-            if missing := {name: each for name, each in declared.items() if name not in sets}:
-                contents.forget(missing)
-                await self._nft.run(sets_text(missing))
-                sets.update(missing)
-            failures = await contents.program(change, wanted, changed, lambda: now + time.monotonic() - began)
+
+            def at() -> float:
+                return now + time.monotonic() - began
+
+            failures: list[str] = []
+            if members_first := sets is not None and declared.keys() <= sets:
+                # Who comes and who goes does not wait for a nft that hangs.
+                failures += await contents.program(change, wanted, changed, at)
+            try:
+                sets, anew, found = await self._see_to_sets(sets, declared, desired, now)
+            except DataplaneError as error:
+                # What was known of the sets still is, if their members could be written.
+                self._sets = sets if members_first and not failures else None
+                raise DataplaneError("; ".join([*failures, str(error)])) from error
+            if anew or not members_first:
+                failures += await contents.program(change, wanted, changed, at)
             try:
                 await self._program_rules(change, desired, now, found)
             except DataplaneError as error:
@@ -112,6 +118,30 @@ class NftablesDataplane:
             self._sets = sets
             change.seconds = time.monotonic() - began
             return change
+
+    async def _see_to_sets(
+        self, sets: set[str] | None, declared: Mapping[str, str], desired: Desired, now: float
+    ) -> tuple[set[str], bool, Installed | None]:
+        """Makes the sets that are missing, and anew those that somebody else has replaced, if it is time to look.
+
+        Gives all that there are, whether some are new and empty, and our table as it was read, if it was and is still
+        like that. Raises DataplaneError.
+        """
+        wrong: Mapping[str, str] = {}
+        found: Installed | None = None
+        if sets is None or self._check_due(now):
+            found = await self._nft.read()
+            sets = set(found.names("set"))
+            if wrong := found.wrong_sets(declared):
+                log.warning("sets were replaced by somebody else and are made anew", sets=sorted(wrong))
+                self._open_contents().forget(wrong)
+                await self._nft.run(install_text(render(desired), found, wrong))
+                found = None
+        if missing := {name: each for name, each in declared.items() if name not in sets}:
+            self._open_contents().forget(missing)
+            await self._nft.run(sets_text(missing))
+            sets.update(missing)
+        return sets, bool(wrong or missing), found
 
     def next_refresh(self, now: float) -> float:
         """When apply is due again to see that the rules are still in place (epoch seconds, `now` at the earliest)."""
@@ -143,14 +173,31 @@ class NftablesDataplane:
     async def listing(self) -> Listing:
         """See `Dataplane.listing`."""
         async with self._busy:
-            return await self._listing()
+            return await self._listing(None)
 
-    async def _listing(self) -> Listing:
+    async def _listing(self, only: Collection[str] | None) -> Listing:
         elements, installed = self._open_elements(), await self._nft.read()
-        names = [name for name in installed.names("set") if is_ours(name)]
+        names = [name for name in installed.names("set") if is_ours(name) and (only is None or name in only)]
         return Listing(installed.lines(), {name: await elements.dump(name, FORMS[kind_of_set(name)]) for name in names})
 
-    async def compare(self, desired: Desired, now: float) -> Sequence[Difference]:
+    async def counts(self) -> Mapping[str, int] | None:
+        """See `Dataplane.counts`."""
+        return None
+
+    def is_mine(self, port: int) -> bool:
+        """See `Dataplane.is_mine`."""
+        return port in CHILDREN or (self._elements is not None and port == self._elements.port)
+
+    def concerned(self, touched: Touched) -> str | None:
+        """See `Dataplane.concerned`."""
+        return touched.set_name or RULES if (touched.family, touched.table) == (_INET, TABLE) else None
+
+    @property
+    def hears_of_rules(self) -> bool:
+        """See `Dataplane.hears_of_rules`."""
+        return True
+
+    async def compare(self, desired: Desired, now: float, only: Collection[str] | None = None) -> Sequence[Difference]:
         """See `Dataplane.compare`: rules as nft listed them when they were written, else as it usually lists them."""
         async with self._busy:
             source = (desired.services, desired.failsafe, desired.posture)
@@ -158,8 +205,8 @@ class NftablesDataplane:
                 rules = self._rules[1].lines()
             else:
                 rules = read_listing("\n".join(render(desired))).lines()
-            wanted = wanted_members(desired, (4, 6), now, cut=True)
-            return differences(rules, wanted, await self._listing(), now)
+            wanted = wanted_members(desired, (4, 6), now, cut=True, only=only)
+            return differences(rules, wanted, await self._listing(only), now)
 
     def distrust(self, sets: Collection[str]) -> None:
         """See `Dataplane.distrust`."""

@@ -2,8 +2,8 @@
 
 A binding is a set of facts. Who owns the address is computed from them, so that the order in which they were heard
 does not matter:
-- Of two users, the one whose session began later has the address. The other's claim is void, and stays so when the
-  newer one ends, unless the session was heard naming the address after that end: nobody inherits an address.
+- Of two users, the one whose session had the address later first has it. The other's claim is void, and stays so when
+  the newer one ends, unless its session was heard naming the address after that end: nobody inherits an address.
 - A lease to another MAC address voids a claim that was not heard later than that.
 - A claim of a session with a leased MAC address ends with the lease, and when that is given back.
 """
@@ -29,7 +29,8 @@ class Claim(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 
     user: str
     since: float
-    """When its session began, or the one that it took the address over from."""
+    """When its session first had the address (its beginning, if the first that was heard of it says so), or the
+    session that it took the address over from."""
     seen: float
     """When an event that names the address was last heard; 0 for none: then it rests on a lease."""
     limit: float
@@ -40,6 +41,8 @@ class Claim(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """When the session ended or left the address; 0 while it has it."""
     mac: str = ""
     groups: tuple[str, ...] = ()
+    named: float = 0.0
+    """When an event other than a Stop that names the address was first heard; 0 for none."""
 
 
 class Leased(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -169,7 +172,7 @@ def _supersedes(other: Standing, one: Standing) -> bool:
         other.claim.user != one.claim.user
         and (other.since, other.session) > (one.since, one.session)
         and one.seen <= other.end
-        and other.since < other.end
+        and other.since <= other.end
     )
 
 
@@ -239,9 +242,9 @@ def is_slight(before: Binding, after: Binding, now: float) -> bool:
 def _is_slight_news(old: Claim, new: Claim) -> bool:
     slack = SLIGHT * (new.fallback - (new.seen or new.since))
     ahead = (new.seen - old.seen, new.limit - old.limit, new.fallback - old.fallback)
-    if max(ahead) > slack or abs(new.since - old.since) > JITTER:
+    if max(ahead) > slack or max(abs(new.since - old.since), abs(new.named - old.named)) > JITTER:
         return False
-    return new == replace(old, since=new.since, seen=new.seen, limit=new.limit, fallback=new.fallback)
+    return new == replace(old, since=new.since, seen=new.seen, limit=new.limit, fallback=new.fallback, named=new.named)
 
 
 def _is_slight_renewal(old: Leased, new: Leased) -> bool:

@@ -10,8 +10,8 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from radius_bridge.identity.bindings import Binding, Claim, claimed, forget, leased
-from radius_bridge.identity.events import Event, Lease, Restart
-from radius_bridge.identity.sessions import MAX_ADDRESSES, Session, heard, is_kin, restarted, text
+from radius_bridge.identity.events import Event, Kind, Lease, Restart
+from radius_bridge.identity.sessions import JITTER, MAX_ADDRESSES, Session, heard, is_kin, restarted, text
 from radius_bridge.policy.members import parse_prefix
 
 
@@ -157,10 +157,14 @@ def _claim(
 
     `before`: what it said itself; `inherited`: what the session said that it takes the address over from.
     """
-    since, seen = known.since, 0.0 if before is None else before.seen
+    named, seen = (0.0, 0.0) if before is None else (before.named, before.seen)
     if event is not None:
         seen = max(seen, event.heard)
-    elif inherited is not None:
+        if event.kind is not Kind.STOP:  # which says nothing of since when
+            named = min(named or event.heard, event.heard)
+    # An address that it did not have from the first on is a claim as new as that is, however old the session.
+    since = named if named > known.first + JITTER else known.since
+    if event is None and inherited is not None:
         since, seen = inherited.since, inherited.seen
     if not seen and address not in known.leased:
         return None
@@ -177,4 +181,5 @@ def _claim(
         ended=ended,
         mac=known.mac,
         groups=known.groups,
+        named=named,
     )

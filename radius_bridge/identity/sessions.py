@@ -24,7 +24,7 @@ SLIGHT = 0.1
 """An extension by less than this part of the whole term is not written."""
 
 JITTER = 2.0
-"""Seconds by which a beginning that is told in whole seconds may vary."""
+"""Seconds by which a time may vary that is worked out from one told in whole seconds."""
 
 
 class Session(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -37,6 +37,8 @@ class Session(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """When the newest event heard of it happened, by the NAS's clock."""
     heard: float
     """The same, by ours."""
+    first: float
+    """When the earliest event heard of it happened, by our clock."""
     source: str
     """The RADIUS client that told of it."""
     lease: int
@@ -105,6 +107,7 @@ def heard(before: Session | None, event: Event) -> Session:
             since=event.started,
             at=event.at,
             heard=event.heard,
+            first=event.heard,
             source=event.source,
             lease=event.lease,
             longest=event.longest,
@@ -121,6 +124,7 @@ def heard(before: Session | None, event: Event) -> Session:
             since=_earlier(before.since, event.started),
             at=event.at,
             heard=event.heard,
+            first=min(before.first, event.heard),
             source=event.source,
             lease=event.lease,
             longest=event.longest,
@@ -135,6 +139,7 @@ def heard(before: Session | None, event: Event) -> Session:
             before,
             user=before.user or event.user,
             since=_earlier(before.since, event.started),
+            first=min(before.first, event.heard),
             timeout=before.timeout or event.timeout,
             mac=before.mac or event.mac,
             multi=before.multi or event.multi,
@@ -168,10 +173,16 @@ def is_slight(before: Session, after: Session) -> bool:
     """True if `after` says no more than that the session goes on, and too little of that to be written."""
     slack = SLIGHT * min(after.lease, after.longest)
     ahead = (after.heard - before.heard, *(new - old for new, old in zip(after.named, before.named, strict=True)))
-    if max(ahead) > slack or abs(before.since - after.since) > JITTER:
+    if max(ahead) > slack or max(abs(before.since - after.since), abs(before.first - after.first)) > JITTER:
         return False
     return after == replace(
-        before, at=after.at, heard=after.heard, since=after.since, named=after.named, source=after.source
+        before,
+        since=after.since,
+        at=after.at,
+        heard=after.heard,
+        first=after.first,
+        named=after.named,
+        source=after.source,
     )
 
 

@@ -143,6 +143,17 @@ class Resolution:
             {group: dict(members) for group, members in self._members.items()},
         )
 
+    def grants(self, name: str) -> Mapping[Member, float]:
+        """Who is named by a service or override, and until when (epoch seconds or NEVER): as it is, not a copy.
+
+        Raises KeyError for a name that is not protected.
+        """
+        return self._access[name].grants
+
+    def holders(self, member: Member) -> dict[GroupRef, float]:
+        """The known groups that hold a member, and until when (epoch seconds or NEVER)."""
+        return {group: self._members[group][member] for group in self._groups_of.get(member, ())}
+
     def needs(self, group: GroupRef) -> bool:
         """True if the members of this group decide about access."""
         return any(group in access.reached.ends for access in self._access.values())
@@ -157,6 +168,13 @@ class Resolution:
     def soonest(self, name: str) -> float | None:
         """When the next member of a service or override ends (epoch seconds); None if none does."""
         return self._access[name].found.soonest()
+
+    def ending(self, name: str, until: float) -> int:
+        """How many members of a service or override end until then (epoch seconds).
+
+        Raises KeyError for a name that is not protected.
+        """
+        return self._access[name].found.ending(until)
 
     def reached(self, name: str) -> Collection[GroupRef]:
         """The groups through which members of a service or override are found."""

@@ -48,6 +48,12 @@ class HostRecord(msgspec.Struct, frozen=True):
     problem_count: int = 0
     """Keys and services that could not be understood."""
     alarm_count: int = 0
+    refused: dict[str, int] = {}
+    """Attempts to connect that were refused, by service (`refused:<short name>`, `denied`, `closed`)."""
+    refused_from: dict[str, int] = {}
+    """The addresses that were refused most often, as far as the kernel logged that."""
+    repairs: dict[str, int] = {}
+    """What somebody changed by hand in the kernel and was put back, by kind."""
     counters: dict[str, int] = {}
 
     @property

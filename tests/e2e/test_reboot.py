@@ -1,37 +1,19 @@
 """A protected host reboots while Consul is unreachable: who had access has it, until it would have ended anyway."""
 
-import json
 import os
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 
-from radius_bridge.policy.members import parse_prefix
-from radius_bridge.registry.keys import Keys, Scope
-from radius_bridge.registry.records import Meta
-from radius_bridge.registry.records import encode as encode_record
-from tests.e2e.dataplane.host import ALICE, BOB, SERVER, reach, tcp
+from tests.e2e.dataplane.host import ALICE, BOB, SERVER, reach
+from tests.e2e.machine import MALLORY, OPERATOR, PORT, SERVICE, Machine, grant
 from tests.lab.consul import ConsulServer
-from tests.lab.netns import link, unique
-from tests.lab.processes import BIN, Process, run, wait_until
-from tests.lab.tcp import Listener
+from tests.lab.processes import wait_until
 
 pytestmark = pytest.mark.e2e
-
-PORT = 2222
-SERVICE = f"shell_tcp_{PORT}"
-KEYS = Keys()
-OPERATOR = "192.0.2.99"
-"""In the failsafe's network."""
-
-MALLORY = "192.0.2.66"
 
 SOON = 10
 """Seconds after which bob's time is over."""
@@ -47,80 +29,6 @@ def unprivileged(*capabilities: str) -> tuple[str, ...]:
     return (*user, f"--inh-caps={kept}", f"--ambient-caps={kept}", f"--bounding-set={kept}")
 
 
-class Machine:
-    """One host between two boots: its disk (a folder), and a kernel that is new at each boot."""
-
-    def __init__(self, disk: Path) -> None:
-        self.disk = disk
-        self.state = disk / "lib"
-        self.config = disk / "agent.toml"
-        self.url = "http://127.0.0.1:9"
-        services = disk / "services.d"
-        services.mkdir()
-        (services / "shell.json").write_text(json.dumps({"name": "shell", "port": PORT}))
-        self._kernel = ExitStack()
-        self._boots = 0
-        self._agent: Process | None = None
-
-    def configure(self, url: str) -> None:
-        self.config.write_text(
-            f"""services_dir = "{self.disk / "services.d"}"
-state_dir = "{self.state}"
-control_socket = "{self.disk / "run" / "control.sock"}"
-node = "server"
-datacenter = "dc1"
-[consul]
-url = "{url}"
-[[failsafe]]
-networks = ["{OPERATOR}/32"]
-ports = ["{PORT}/tcp"]
-"""
-        )
-
-    def boot(self) -> None:
-        """The power was off: a kernel without rules, sets or processes."""
-        self.power_off()
-        self._boots += 1
-        self.client, self.server = (unique("rbboot", f"{part}{self._boots}") for part in ("client", "server"))
-        for namespace in (self.client, self.server):
-            self._kernel.enter_context(namespace)
-        addresses = [f"{each}/24" for each in (ALICE, BOB, OPERATOR, MALLORY)]
-        link(self.client, "eth0", addresses, self.server, "eth0", [f"{SERVER}/24"])
-        self._kernel.callback(Listener(tcp(self.server), socket.AF_INET, PORT).close)
-
-    def power_off(self) -> None:
-        if self._agent is not None:
-            self._agent.kill()
-        self._kernel.close()
-
-    def agent(self, command: str, *more: str, prefix: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
-        argv: list[str | Path] = [*prefix, BIN / "radius-bridge-agent", command, "-c", self.config, *more]
-        return run(argv, namespace=self.server.name)
-
-    def start_agent(self, *, prefix: tuple[str, ...] = ()) -> Process:
-        self._agent = Process(
-            "agent",
-            [*prefix, BIN / "radius-bridge-agent", "run", "-c", self.config],
-            log=self.disk / "agent.log",
-            namespace=self.server.name,
-        ).start()
-        return self._agent
-
-    def kept(self) -> str:
-        """The state file's text."""
-        return (self.state / "state").read_text() if (self.state / "state").exists() else ""
-
-    def lets_in(self) -> set[str]:
-        """Who gets in of alice, bob and the operator."""
-        return {each for each in (ALICE, BOB, OPERATOR) if reach(self.client, each, SERVER, PORT) == "open"}
-
-    def status(self) -> dict[str, Any]:
-        answer: dict[str, Any] = json.loads(
-            run([BIN / "radius-bridge-agent", "status", "-c", self.config, "--json"]).stdout
-        )
-        return answer
-
-
 @pytest.fixture
 def machine() -> Iterator[Machine]:
     # Not pytest's own folder, which only root may look into.
@@ -131,12 +39,6 @@ def machine() -> Iterator[Machine]:
             yield machine
         finally:
             machine.power_off()
-
-
-def grant(consul: ConsulServer, ends: dict[str, float]) -> None:
-    consul.command("kv", "put", KEYS.meta, encode_record(Meta(1, "lab")).decode())
-    for address, end in ends.items():
-        consul.command("kv", "put", KEYS.grant(Scope(), SERVICE, parse_prefix(address)), str(int(end)))
 
 
 def run_once(machine: Machine, *, bobs_time: float = 600) -> float:

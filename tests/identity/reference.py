@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from radius_bridge.identity.events import Event, Kind, Lease, Restart
-from radius_bridge.identity.sessions import ROAMING
+from radius_bridge.identity.sessions import JITTER, ROAMING
 from radius_bridge.policy.members import Prefix
 
 
@@ -25,10 +25,10 @@ class Claimed:
     leased_away: bool
 
     def voids(self, other: "Claimed") -> bool:
-        """True if this is another user's, of a session that began later, and the other was not heard after its end."""
+        """True if this is another user's who had the address later, and the other was not heard after its end."""
         newer = (self.since, self.session) > (other.since, other.session)
         end = min(self.ended, self.expires) if self.ended else self.expires
-        return newer and self.user != other.user and other.seen <= end and self.since < end
+        return newer and self.user != other.user and other.seen <= end and self.since <= end
 
 
 class Reference:
@@ -124,7 +124,9 @@ class Told:
         """Since when it has an address, and when that was last said; (0, 0) for never."""
         said = [each.heard for each in self.events if address in each.addresses]
         if said:
-            return self.since, max(said)
+            had = [each.heard for each in self.events if address in each.addresses and each.kind is not Kind.STOP]
+            is_late = had and min(had) > min(each.heard for each in self.events) + JITTER
+            return min(had) if is_late else self.since, max(said)
         if self.elder is not None and address in self.addresses:
             return self.elder.evidence(address)
         return 0.0, 0.0

@@ -84,6 +84,30 @@ def test_the_address_passes_to_another_user_without_a_stop() -> None:
         assert world.owner() == "bob"
 
 
+def test_the_address_passes_without_a_stop_to_a_user_whose_session_is_older_and_had_none_so_far() -> None:
+    # dot1x: the port opens, the address comes later. Whoever had it and never sent a Stop is not who sits there now.
+    begun, zombie, named = start(), start("bob", "ap2/1", X, at=50), interim("alice", "ap1/1", X, at=100)
+    for world in in_any_order(begun, zombie, named):
+        assert world.owner() == "alice"
+    for world in in_any_order(begun, zombie, named, stop(at=150)):
+        assert world.owner() == "", "nobody inherits it"
+    for world in in_any_order(begun, zombie, named, interim("alice", "ap1/1", Y, at=150)):
+        assert (world.owner(X), world.owner(Y)) == ("", "alice"), "though it was heard only once"
+    for world in in_any_order(start(mac=LAPTOP), zombie, leased(at=100)):
+        assert world.owner() == "alice", "a lease says so, too"
+
+
+def test_a_session_first_heard_of_in_the_middle_has_its_address_from_its_beginning_on() -> None:
+    learnt_late = interim("alice", "ap1/1", X, at=100, started=0)
+    for world in in_any_order(learnt_late, start("bob", "ap2/1", X, at=50)):
+        assert world.owner() == "bob"
+
+
+def test_an_address_that_only_the_stop_names_is_taken_from_nobody() -> None:
+    for world in in_any_order(start(), start("bob", "ap2/1", X, at=90), stop("alice", "ap1/1", X, at=100)):
+        assert world.owner() == "bob"
+
+
 def test_nobody_inherits_the_address_when_the_newer_user_leaves() -> None:
     facts = start("alice", "ap1/1", X), start("bob", "ap2/1", X, at=50), stop("bob", "ap2/1", at=70)
     for world in in_any_order(*facts):

@@ -18,7 +18,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from tests.lab.netns import Namespace, link
-from tests.lab.processes import LabError, Process, run, wait_until
+from tests.lab.processes import LabError, Process, pause, run, wait_until
 
 PORT = 8500
 """Where Consul's HTTP API is on every machine, at 127.0.0.1."""
@@ -117,7 +117,7 @@ class Machine:
 
     def pause(self) -> None:
         """Keeps Consul from running (SIGSTOP): connections stay open, nothing is answered."""
-        os.kill(self.consul.pid, signal.SIGSTOP)
+        pause(self.consul.pid)
 
     def resume(self) -> None:
         """Lets it run on after `pause`."""

@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
-from tests.lab.processes import LabError, Process, run, wait_until
+from tests.lab.processes import LabError, Process, pause, run, wait_until
 
 
 class ConsulServer:
@@ -100,7 +100,7 @@ class ConsulServer:
 
     def pause(self) -> None:
         """Keeps it from running (SIGSTOP): connections stay open, nothing is answered."""
-        os.kill(self._process.pid, signal.SIGSTOP)
+        pause(self._process.pid)
 
     def resume(self) -> None:
         """Lets it run on after `pause`."""

@@ -30,6 +30,17 @@ def wait_until(condition: Callable[[], bool], what: str, *, timeout: float = 10.
     return time.monotonic() - began
 
 
+def pause(pid: int) -> None:
+    """Stops a process (SIGSTOP), and returns when every thread of it stands still: the signal alone is only a wish."""
+    os.kill(pid, signal.SIGSTOP)
+
+    def stands() -> bool:
+        tasks = Path("/proc", str(pid), "task")
+        return all(stat.read_text().rpartition(")")[2].split()[0] in "TtZ" for stat in tasks.glob("*/stat"))
+
+    wait_until(stands, f"process {pid} to stand still")
+
+
 class Process:
     """One part of the lab: `argv` run in a network namespace ("" for ours), its output in `log`."""
 

@@ -10,7 +10,7 @@ MAC = "02:00:00:00:00:01"
 
 
 def session(user: str = "alice", at: float = NOW, mac: str = MAC, multi: str = "", **more: float) -> Session:
-    return Session(user, at, at, at, "campus", 3600, 3600, mac=mac, multi=multi, **more)  # type: ignore[arg-type]
+    return Session(user, at, at, at, at, "campus", 3600, 3600, mac=mac, multi=multi, **more)  # type: ignore[arg-type]
 
 
 def put(known: Known, name: str, what: Session, index: int = 1) -> None:

@@ -97,7 +97,7 @@ def test_a_binding_that_is_written_is_read_back(claims: dict[str, Claim], leases
 
 
 def test_a_session_and_a_restart_that_are_written_are_read_back() -> None:
-    session = Session("alice", NOW, NOW + 1, NOW + 2, "campus", 60, 600, ended=NOW + 2, addresses=(ADDRESS,))
+    session = Session("alice", NOW, NOW + 1, NOW + 2, NOW, "campus", 60, 600, ended=NOW + 2, addresses=(ADDRESS,))
     assert decode_session("key", encode(session)) == session
     key = KEYS.restart("campus", "switch-1")
     assert decode_restart(KEYS, key, encode(Restarted(1.0, 2.0))) == Restart("campus", "switch-1", 1.0, 2.0)

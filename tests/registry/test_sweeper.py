@@ -42,8 +42,8 @@ KEYS = Keys()
     [
         (KEYS.binding("192.0.2.1"), Binding({"nas/1": Claim("alice", NOW - 60, NOW, NOW + 60, NOW + 60, ended=NOW)})),
         (KEYS.binding("192.0.2.1"), Binding({"nas/1": Claim("alice", NOW - 60, NOW, NOW, NOW)})),
-        (KEYS.session("nas/1"), Session("alice", NOW, NOW, NOW, "campus", 60, 600, ended=NOW)),
-        (KEYS.session("nas/1"), Session("alice", NOW - 600, NOW - 600, NOW - 600, "campus", 60, 600)),
+        (KEYS.session("nas/1"), Session("alice", NOW, NOW, NOW, NOW, "campus", 60, 600, ended=NOW)),
+        (KEYS.session("nas/1"), Session("alice", NOW - 600, NOW - 600, NOW - 600, NOW - 600, "campus", 60, 600)),
         (KEYS.restart("campus", "nas"), Restarted(NOW, NOW)),
     ],
 )

@@ -71,3 +71,37 @@ def test_what_has_run_out_can_be_renewed_and_removed(host: Host) -> None:
     host.apply(desired, None, {SERVICE.name: changed})
     assert reach(host.client, ALICE, SERVER) == "open"
     assert host.differences() == []
+
+
+def test_renewals_that_land_in_the_moment_of_the_end_are_all_there_afterwards(host: Host) -> None:
+    now = time.time()
+    end = now + 2.5
+    every = [parse_prefix(f"10.0.0.{number}") for number in range(1, 61)]
+    members: dict[Prefix, float] = dict.fromkeys(every, end)
+    desired = Desired((SERVICE,), {SERVICE.name: members, ALLOW: {}, DENY: {}})
+    host.apply(desired)
+    # The kernel ends them up to a second early: the renewals are spread over all of that.
+    for number, member in enumerate(every):
+        due = end - 1.2 + number * 0.022
+        wait_until(lambda due=due: time.time() >= due, "its turn", every=0.001)  # type: ignore[misc]
+        members[member] = now + 600
+        host.apply(desired, None, {SERVICE.name: {member}})
+    assert host.differences() == []
+    wait_until(lambda: time.time() > end + 1.5, "what the old ends could still do")
+    assert host.differences() == []
+    assert len(host.members(f"rb4h.{SERVICE.name}")) == len(every)
+
+
+def test_fifty_thousand_that_end_in_the_same_second_do_so_with_nobody_alive(host: Host) -> None:
+    host.listen()
+    end = time.time() + 6
+    members: dict[Prefix, float] = {Prefix(4, 0x0A000000 + number, 32): end for number in range(1, 50_001)}
+    members |= {parse_prefix(ALICE): end, parse_prefix(BOB): end + 600}
+    host.apply(Desired((SERVICE,), {SERVICE.name: members, ALLOW: {}, DENY: {}}))
+    assert reach(host.client, ALICE, SERVER) == "open", "this machine takes more than 6 s to program 50,000"
+    host.stop_agent()
+    wait_until(lambda: time.time() > end + 0.1, "the end", timeout=7)
+    assert reach(host.client, ALICE, SERVER) == "refused"
+    assert reach(host.client, BOB, SERVER) == "open"
+    host.restart_agent()
+    assert list(host.members(f"rb4h.{SERVICE.name}")) == [BOB]

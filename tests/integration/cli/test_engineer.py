@@ -131,8 +131,10 @@ def test_who_shows_live_bindings_by_user_address_and_network(engineer: Engineer)
         "sw1/0": Claim("bob", now - 900, now - 900, now + 600, now + 600, ended=now - 700),
     }
     lease = Leased(now - 50, now - 50, now + 300, source="kea")
-    session = Session("alice", now - 60, now - 60, now - 60, "campus", 600, 600, mac=mac, addresses=("10.0.0.1",))
-    waiting = Session("carol", now - 5, now - 5, now - 5, "campus", 600, 600)
+    session = Session(
+        "alice", now - 60, now - 60, now - 60, now - 60, "campus", 600, 600, mac=mac, addresses=("10.0.0.1",)
+    )
+    waiting = Session("carol", now - 5, now - 5, now - 5, now - 5, "campus", 600, 600)
     engineer.put("$binding$/10.0.0.1", encode(Binding(claims, {mac: lease})))
     engineer.put("$binding$/10.0.0.2", b"garbage")
     engineer.put("$session$/sw1/1", encode(session))

@@ -1,0 +1,47 @@
+"""What the commands share: exit codes, the configuration, asking the running agent."""
+
+import asyncio
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from agent import control
+from agent.dataplane import choose
+from agent.settings import AgentSettings
+from radius_bridge import configfile
+
+OK, FAILED, USAGE, NOT_RUNNING = 0, 1, 2, 3
+"""Exit codes: done; not done; the command or a file is wrong; no agent is running."""
+
+DEFAULT_CONFIG = Path("/etc/radius-bridge-agent/agent.toml")
+
+ConfigOption = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The agent's configuration.")]
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+def settings_of(path: Path) -> AgentSettings:
+    """The configuration; ends the command, saying why, if it cannot be used."""
+    try:
+        settings = configfile.read(path, AgentSettings)
+        settings.consul.read_token()
+        settings.posture()
+        choose.site_templates(settings.templates)
+    except (configfile.ConfigError, ValueError) as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(USAGE) from None
+    return settings
+
+
+def ask(config: Path, question: str, *, timeout: float = control.TIMEOUT) -> dict[str, Any]:
+    """What the running agent answers; ends the command if there is none, or if it answers an error."""
+    try:
+        answer = asyncio.run(control.ask(settings_of(config).control_socket, question, timeout))
+    except control.NotRunning as error:
+        typer.echo(f"error: {error}; rules that it programmed stay in the kernel", err=True)
+        raise typer.Exit(NOT_RUNNING) from None
+    if answer.get("error"):
+        typer.echo(f"error: {answer['error']}", err=True)
+        raise typer.Exit(FAILED)
+    return answer
