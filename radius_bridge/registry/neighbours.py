@@ -29,7 +29,8 @@ class Neighbours:
 
     def __init__(self, consul: Consul, keys: Keys, lanes: Lanes) -> None:
         self._lanes = lanes
-        self._poll = Poll(consul, keys, keys.identity_changes)
+        # Bridges are few, and their records large: they read each as it comes.
+        self._poll = Poll(consul, keys, keys.identity_changes, pauses=(0.0, 0.0))
         self._missed = asyncio.Event()
         self.counters: Counter[str] = self._poll.counters
 
