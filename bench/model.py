@@ -1,7 +1,8 @@
 """How many hosts one Consul datacenter carries: a model fitted to what fanout and herd measured. Pure.
 
 An announcement wakes every host that does not pause; it then reads the records of all bridges, which hold what was
-announced lately. So a wake-up costs something by itself, and something by the entries that it brings. docs/scale.md explains.
+announced lately. So a wake-up costs something by itself, and something by the entries that it brings. docs/scale.md
+explains.
 """
 
 import math
