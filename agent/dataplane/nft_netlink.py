@@ -133,13 +133,16 @@ def encode(table: str, step: Step) -> Iterator[tuple[int, bytes]]:
     if step.elements is None:
         yield kind, head
         return
-    is_timed = [step.do is Do.ADD and timeout > 0 for timeout in step.elements.timeouts]
+    count, beyond = len(step.elements.firsts), 1 << 8 * step.form.octets
+    is_timed = list(map(bool, step.elements.timeouts)) if step.do is Do.ADD else [False] * count
     # A range up to the last address of all is open: nothing closes it.
-    beyond = 1 << 8 * step.form.octets
-    is_range = [not step.form.hosts and last + 1 < beyond for last in step.elements.lasts]
-    for timed, closed in sorted(set(zip(is_timed, is_range, strict=True)), reverse=True):
-        chosen = [one is timed and other is closed for one, other in zip(is_timed, is_range, strict=True)]
-        elements = Elements(*(list(compress(column, chosen)) for column in step.elements))
+    is_closed = [False] * count if step.form.hosts else [last + 1 < beyond for last in step.elements.lasts]
+    shapes = sorted(set(zip(is_timed, is_closed, strict=True)), reverse=True)
+    for timed, closed in shapes:
+        elements = step.elements
+        if len(shapes) > 1:
+            chosen = [one is timed and other is closed for one, other in zip(is_timed, is_closed, strict=True)]
+            elements = Elements(*(list(compress(column, chosen)) for column in step.elements))
         for part in _LAYOUTS[step.form.octets, timed, closed].lists(elements):
             yield kind, head + _ATTRIBUTE.pack(_ATTRIBUTE.size + len(part), _ELEMENTS | _NESTED) + part
 
