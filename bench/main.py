@@ -9,7 +9,21 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from bench import agent_delta, agent_load, datapath, every, fanout, herd, ingest, login, logins, model, results, scale
+from bench import (
+    agent_delta,
+    agent_idle,
+    agent_load,
+    datapath,
+    every,
+    fanout,
+    herd,
+    ingest,
+    login,
+    logins,
+    model,
+    results,
+    scale,
+)
 from bench.frame import Bench, Figures, Result, machine, progress, versions
 from bench.tidy import end_by_unwinding, sweep
 from tests.lab.processes import PROJECT, LabError
@@ -25,6 +39,7 @@ BENCHES: dict[str, Bench] = {
         ingest.BENCH,
         agent_load.BENCH,
         agent_delta.BENCH,
+        agent_idle.BENCH,
         datapath.BENCH,
     )
 }
