@@ -26,20 +26,24 @@ _MIB = 1 << 20
 
 
 def run_bench(quick: bool) -> Result:
-    """One group of so many addresses is granted; then nobody does anything."""
+    """A quarter of a minute without a login, or a whole one."""
+    return measure(MEMBERS, 15 if quick else 60)
+
+
+def measure(members: int, seconds: float) -> Result:
+    """One group of so many addresses is granted; then nobody does anything for `seconds`."""
     with (
         tempfile.TemporaryDirectory(prefix="rb-bench-") as folder,
         Site.of_this_process("rb-bench", Path(folder), forwarder=False) as site,
     ):
         site.engineer("grant", f"group:{_GROUP}", SERVICE)
         site.agent.terminate()
-        progress(f"storing a group of {MEMBERS:,} addresses")
-        _fill(site)
+        progress(f"storing a group of {members:,} addresses")
+        _fill(site, members)
         site.start()
-        wait_until(lambda: _members(site) == MEMBERS, "the members in the kernel", timeout=60)
+        wait_until(lambda: _members(site) == members, "the members in the kernel", timeout=60)
         settle(site)
-        seconds = 15 if quick else 60
-        progress(f"nothing happens for {seconds} s")
+        progress(f"nothing happens for {seconds:g} s")
         before, began = cpu_seconds(site.agent.pid), time.monotonic()
         time.sleep(seconds)
         spent = (cpu_seconds(site.agent.pid) - before) / (time.monotonic() - began)
@@ -52,13 +56,13 @@ def run_bench(quick: bool) -> Result:
         )
 
 
-def _fill(site: Site) -> None:
+def _fill(site: Site, members: int) -> None:
     """Stores the group's members as BEFW's tools and our API do, without telling anybody."""
     keys, group = Keys(), GroupRef(_GROUP)
     value = base64.b64encode(b"%d" % (time.time() + _LASTS)).decode()
     consul = connection(site.server)
-    for start in range(0, MEMBERS, _OPS):
-        hosts = [Prefix(4, FIRST + number, 32) for number in range(start, min(start + _OPS, MEMBERS))]
+    for start in range(0, members, _OPS):
+        hosts = [Prefix(4, FIRST + number, 32) for number in range(start, min(start + _OPS, members))]
         ops = [{"KV": {"Verb": "set", "Key": keys.group_member(group, host), "Value": value}} for host in hosts]
         consul.request("PUT", "/v1/txn", json.dumps(ops))
         answer = consul.getresponse()
