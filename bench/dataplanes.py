@@ -10,6 +10,7 @@ from typing import Any, Protocol, Self, TypeVar
 
 from agent.dataplane.change import Change
 from agent.dataplane.ipset import IpsetDataplane
+from agent.dataplane.nftables import NftablesDataplane
 from agent.dataplane.plan import size
 from agent.desired import ALLOW, DENY, Desired
 from radius_bridge.policy.members import Prefix
@@ -36,7 +37,7 @@ class Dataplane(Protocol):
     ) -> Change: ...
 
 
-BACKENDS: dict[str, Callable[[Path], Dataplane]] = {"ipset": IpsetDataplane}
+BACKENDS: dict[str, Callable[[Path], Dataplane]] = {"ipset": IpsetDataplane, "nftables": NftablesDataplane}
 """By the name that its figures carry; each gets its lock file. The figures of the first have no name in their keys."""
 
 FIRST = int(IPv4Address("10.0.0.0"))

@@ -11,6 +11,7 @@ from rich.table import Table
 
 from bench import (
     agent_delta,
+    agent_idle,
     agent_load,
     datapath,
     every,
@@ -39,6 +40,7 @@ BENCHES: dict[str, Bench] = {
         ingest.BENCH,
         agent_load.BENCH,
         agent_delta.BENCH,
+        agent_idle.BENCH,
         datapath.BENCH,
         tamper.BENCH,
     )

@@ -1,6 +1,7 @@
 """The content of our sets: what they hold as far as we programmed it, and how they come to hold what is wanted."""
 
-from collections import Counter, defaultdict
+import asyncio
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,16 +11,20 @@ from agent.dataplane.change import Run
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.netlink import MemberSocket, Operation
 from agent.dataplane.plan import (
+    LONGEST_TIMEOUT,
     TEMPORARY,
     Delta,
     Kind,
+    Part,
     Wanted,
+    by_kind,
     delta,
     delta_of,
     kind_of,
     live,
     set_name,
     timeout,
+    timeouts,
 )
 from radius_bridge.policy.expiring import Expiring
 from radius_bridge.policy.members import Prefix
@@ -71,11 +76,11 @@ class Contents:
         # Additions first: who moves from one grant or network to another is not cut off in between.
         for name, small in deltas.items():
             with self._attempt(run, name):
-                await self._add(run, name, small.add)
+                await self._add_some(run, name, small.add)
         for name, small in deltas.items():
             if name in self._held:
                 with self._attempt(run, name):
-                    await self._delete(run, name, small.delete)
+                    await self._delete_some(run, name, small.delete)
 
     def next_renewal(self) -> float:
         """When an entry must be programmed again though nobody changed it (epoch seconds; infinity if never)."""
@@ -114,14 +119,17 @@ class Contents:
         held = self._held.get(name)
         if held is None:
             return None
+        most = max(_MANY, len(wanted) // 2)
         if only is None:
+            if abs(len(wanted) - len(held.entries)) > most:
+                return None
             change = delta(held.entries, wanted.entries(), now)
         else:
             change = delta_of(held.entries, wanted, only, now)
         due = {prefix: end for prefix in held.again.expire(now) if (end := wanted.end(prefix)) is not None}
         if due:
             change = Delta({**live(due, now), **change.add}, change.delete)
-        if len(change) > max(_MANY, len(wanted) // 2):
+        if len(change) > most:
             return None
         new = Counter(kind_of(prefix) for prefix in change.add if prefix not in held.entries)
         return change if all(held.count[kind] + new[kind] <= held.room[kind] for kind in new) else None
@@ -130,16 +138,19 @@ class Contents:
         """Fills new sets aside and puts them in place; packets see the old content or the new."""
         sets = await run.sets()
         fresh = live(wanted.entries(), run.now())
-        need = Counter(map(kind_of, fresh))
+        # Another thread, so that meanwhile others have their turn.
+        parts = await asyncio.to_thread(by_kind, fresh) if len(fresh) > _MANY else by_kind(fresh)
         room: dict[Kind, int] = {}
         for kind in self._kinds:
             building = set_name(kind, name) + TEMPORARY
             if building in run.existing:
                 await sets.destroy(building)
-            room[kind] = await sets.create(building, kind, need[kind])
+            room[kind] = await sets.create(building, kind, len(parts[kind].prefixes) if kind in parts else 0)
             run.existing.add(building)
-        self._held[name] = _Held(room, wanted.shuts_out)
-        await self._add(run, name, fresh, TEMPORARY)
+        held = self._held[name] = _Held(room, wanted.shuts_out, fresh)
+        for kind, part in parts.items():
+            held.count[kind] = len(part.prefixes)
+            await self._add(run, name, kind, part, TEMPORARY)
         for kind in self._kinds:
             final = set_name(kind, name)
             building = final + TEMPORARY
@@ -152,38 +163,39 @@ class Contents:
             run.existing.remove(building)
         run.change.rebuilt.append(name)
 
-    async def _add(self, run: Run, name: str, additions: Mapping[Prefix, float], suffix: str = "") -> None:
+    async def _add_some(self, run: Run, name: str, additions: Mapping[Prefix, float]) -> None:
         held = self._held[name]
-        for kind, prefixes in _by_kind(additions).items():
-            now = run.now()
-            entries = []
-            for prefix in prefixes:
-                seconds, again = timeout(additions[prefix], now, shuts_out=held.shuts_out)
-                entries.append((prefix, seconds))
-                if again is None:
-                    held.again.drop(prefix)
-                else:
-                    held.again.put(prefix, again)
-            refused = await self._socket.write(Operation.ADD, set_name(kind, name) + suffix, kind, entries)
-            run.change.added += len(entries) - len(refused)
-            run.change.refused += [f"{name} {each.prefix}: {each.reason}" for each in refused]
-            held.count[kind] += sum(prefix not in held.entries for prefix in prefixes)
+        for kind, part in by_kind(additions).items():
+            await self._add(run, name, kind, part)
+            held.count[kind] += sum(prefix not in held.entries for prefix in part.prefixes)
         held.entries.update(additions)
 
-    async def _delete(self, run: Run, name: str, prefixes: Iterable[Prefix]) -> None:
+    async def _add(self, run: Run, name: str, kind: Kind, part: Part, suffix: str = "") -> None:
+        """Sends entries, and notes which of them are to be renewed."""
+        held, now = self._held[name], run.now()
+        for prefix in part.prefixes if held.again.ends else ():
+            held.again.drop(prefix)
+        if max(part.ends) > now + LONGEST_TIMEOUT:
+            for prefix, end in zip(part.prefixes, part.ends, strict=True):
+                _, again = timeout(end, now, shuts_out=held.shuts_out)
+                if again is not None:
+                    held.again.put(prefix, again)
+
+        def left(start: int, end: int) -> list[int]:
+            return timeouts(part.ends[start:end], run.now(), shuts_out=held.shuts_out)
+
+        refused = await self._socket.write(Operation.ADD, set_name(kind, name) + suffix, kind, part.prefixes, left)
+        run.change.added += len(part.prefixes) - len(refused)
+        run.change.refused += [f"{name} {each.prefix}: {each.reason}" for each in refused]
+
+    async def _delete_some(self, run: Run, name: str, prefixes: Iterable[Prefix]) -> None:
         held = self._held[name]
-        for kind, gone in _by_kind(prefixes).items():
-            entries = [(prefix, 0) for prefix in gone]
-            await self._socket.write(Operation.DELETE, set_name(kind, name), kind, entries)
+        for kind, (gone, _) in by_kind(dict.fromkeys(prefixes, 0.0)).items():
+            await self._socket.write(
+                Operation.DELETE, set_name(kind, name), kind, gone, lambda start, end: [0] * (end - start)
+            )
             for prefix in gone:
                 del held.entries[prefix]
                 held.again.drop(prefix)
             held.count[kind] -= len(gone)
             run.change.deleted += len(gone)
-
-
-def _by_kind(prefixes: Iterable[Prefix]) -> dict[Kind, list[Prefix]]:
-    groups: defaultdict[Kind, list[Prefix]] = defaultdict(list)
-    for prefix in prefixes:
-        groups[kind_of(prefix)].append(prefix)
-    return groups

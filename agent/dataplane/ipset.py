@@ -23,7 +23,7 @@ from agent.dataplane.events import RULES, Touched
 from agent.dataplane.iptables import Installed, Iptables, expected, read_save
 from agent.dataplane.netlink import MemberSocket
 from agent.dataplane.plan import KINDS, LONGEST_TIMEOUT, Wanted, kind_of_set, set_name
-from agent.dataplane.rules import CHAINS, JUMPS, render
+from agent.dataplane.rules import JUMPS, empty, is_chain_of_ours, render
 from agent.dataplane.sets import open_sets
 from agent.dataplane.template import RuleTemplate
 from agent.desired import Desired, Failsafe, Posture
@@ -34,8 +34,8 @@ __all__ = ["CHECK_SECONDS", "Change", "DataplaneError", "IpsetDataplane"]
 
 log = structlog.get_logger()
 
-_Source = tuple[tuple[Service, ...], tuple[Failsafe, ...], Posture]
-"""What rules are made of."""
+_Source = tuple[tuple[Service, ...], tuple[Failsafe, ...], Posture, frozenset[str]]
+"""What rules are made of; the last are the overrides and custom sets without members, which have no rules."""
 
 _TABLES = ((2, "filter"), (10, "filter"))
 """Where iptables-nft keeps our rules: family and table in nftables."""
@@ -194,7 +194,7 @@ class IpsetDataplane:
         """See `Dataplane.concerned`."""
         if (touched.family, touched.table) not in _TABLES or touched.set_name:
             return None
-        return RULES if not touched.chain or touched.chain in CHAINS or touched.chain in JUMPS else None
+        return RULES if not touched.chain or is_chain_of_ours(touched.chain) or touched.chain in JUMPS else None
 
     @property
     def hears_of_rules(self) -> bool:
@@ -204,11 +204,15 @@ class IpsetDataplane:
     async def compare(self, desired: Desired, now: float, only: Collection[str] | None = None) -> Sequence[Difference]:
         """See `Dataplane.compare`: rules as iptables listed them when they were written, else as it usually does."""
         async with self._busy:
-            source = (desired.services, desired.failsafe, desired.posture)
+            source = _source(desired)
             rules: list[str] = []
             for version in self._versions if only is None or RULES in only else ():
                 known = self._rules.get(version)
-                wanted = known[1] if known and known[0] == source else read_save(expected(render(desired, version)))
+                wanted = (
+                    known[1]
+                    if known and known[0] == source
+                    else read_save(expected(render(desired, version, None, source[-1])))
+                )
                 rules += wanted.lines(version)
             members = wanted_members(desired, self._versions, now, cut=False, only=only)
             return differences(tuple(rules), members, await self._listing(only), now, LONGEST_TIMEOUT)
@@ -237,7 +241,7 @@ class IpsetDataplane:
 
     async def _program_rules(self, run: Run, table: Iptables, desired: Desired) -> None:
         """Writes the rules of one IP version if policy or somebody else changed them."""
-        source = (desired.services, desired.failsafe, desired.posture)
+        source = _source(desired)
         known = self._rules.get(table.version)
         try:
             if known is not None and known[0] == source:
@@ -250,7 +254,7 @@ class IpsetDataplane:
                 log.warning("the rules were changed by somebody else and are put back", ip_version=table.version)
             self._rules.pop(table.version, None)
             before = await table.read()
-            self._rules[table.version] = (source, await self._install(table, desired, before))
+            self._rules[table.version] = (source, await self._install(table, desired, source[-1], before))
             # Writing rules sets their counters to zero.
             self._counted.update(before.counts)
             self._counts.pop(table.version, None)
@@ -258,16 +262,18 @@ class IpsetDataplane:
         except DataplaneError as error:
             run.failures.append(str(error))
 
-    async def _install(self, table: Iptables, desired: Desired, before: Installed) -> Installed:
+    async def _install(
+        self, table: Iptables, desired: Desired, unused: Collection[str], before: Installed
+    ) -> Installed:
         """Writes the rules by the site's template if iptables takes them, else by the built-in one."""
         self._template_refused.pop(table.version, None)
         refusal = ""
         if self._template is not None:
             try:
-                return await table.install(render(desired, table.version, self._template), before)
+                return await table.install(render(desired, table.version, self._template, unused), before)
             except DataplaneError as error:
                 refusal = f"template {self._template.origin} is refused, the built-in one is used: {error}"
-        installed = await table.install(render(desired, table.version), before)
+        installed = await table.install(render(desired, table.version, None, unused), before)
         if refusal:
             log.error(refusal)
             self._template_refused[table.version] = refusal
@@ -283,3 +289,7 @@ class IpsetDataplane:
 
     def _check_due(self, now: float) -> bool:
         return abs(now - self._checked) >= CHECK_SECONDS
+
+
+def _source(desired: Desired) -> _Source:
+    return desired.services, desired.failsafe, desired.posture, empty(desired)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from agent.dataplane.base import call
 from agent.dataplane.errors import DataplaneError
-from agent.dataplane.rules import CHAINS, JUMPS
+from agent.dataplane.rules import CHAINS, JUMPS, is_chain_of_ours
 
 _TARGET = re.compile(r" -[jg] (\S+)")
 _COUNTING = re.compile(r'-m comment --comment "?([^" ]+)"?$')
@@ -38,9 +38,9 @@ class Installed:
         return tuple(f"ipv{version} {line}" for line in (*sorted(self.chains), *sorted(self.jumps), *place, *rules))
 
 
-def expected(rules: Iterable[str]) -> str:
+def expected(rules: Sequence[str]) -> str:
     """What iptables-save tells of a host where `rules` are installed and there is nothing else."""
-    return "\n".join([*(f":{chain} - [0:0]" for chain in CHAINS), *_jumps(), *rules])
+    return "\n".join([*(f":{chain} - [0:0]" for chain in _chains(rules)), *_jumps(), *rules])
 
 
 def read_save(text: str) -> Installed:
@@ -52,17 +52,17 @@ def read_save(text: str) -> Installed:
         packets, line = _without_counters(each)
         if line.startswith(":"):
             name = line[1:].split(" ", 1)[0]
-            if name in CHAINS:
+            if is_chain_of_ours(name):
                 chains.append(name)
         elif line.startswith("-A "):
             chain = line.split(" ", 2)[1]
             heads.setdefault(chain, line)
             target = _TARGET.search(line)
-            if chain in CHAINS:
+            if is_chain_of_ours(chain):
                 rules.append(line)
                 if counting := _COUNTING.search(line):
                     counts[counting[1]] += packets
-            elif target and target[1] in CHAINS:
+            elif target and is_chain_of_ours(target[1]):
                 jumps.append(line)
     at_head = sorted(jumps) == sorted(_jumps()) and all(heads[jump.split(" ", 2)[1]] == jump for jump in _jumps())
     rules.sort(
@@ -71,13 +71,14 @@ def read_save(text: str) -> Installed:
     return Installed(tuple(chains), tuple(rules), tuple(jumps), at_head, _NFTABLES in text, counts)
 
 
-def install_text(rules: Iterable[str], installed: Installed) -> str:
+def install_text(rules: Sequence[str], installed: Installed) -> str:
     """What makes `rules` the content of our chains and puts the jumps at the head, in one transaction."""
-    jumps = []
+    chains, jumps = _chains(rules), []
+    gone = [chain for chain in installed.chains if chain not in chains]
     if not installed.at_head:
         jumps += _deleted(installed.jumps)
         jumps += [f"-I {builtin} 1 -j {ours}" for builtin, ours in JUMPS.items()]
-    return _transaction([*rules, *jumps], CHAINS)
+    return _transaction([*rules, *jumps, *(f"-X {chain}" for chain in gone)], [*chains, *gone])
 
 
 def uninstall_text(installed: Installed) -> str:
@@ -90,6 +91,11 @@ def _without_counters(line: str) -> tuple[int, str]:
     """The packets that a rule met, and the rule."""
     counters = _COUNTERS.match(line)
     return (int(counters[1]), line[counters.end() :]) if counters else (0, line)
+
+
+def _chains(rules: Iterable[str]) -> dict[str, None]:
+    """The chains of these rules, and those that are always there, in order."""
+    return dict.fromkeys([*CHAINS, *(chain for rule in rules if is_chain_of_ours(chain := rule.split(" ", 2)[1]))])
 
 
 def _jumps() -> list[str]:
@@ -120,7 +126,7 @@ class Iptables:
         """What is installed of ours. Raises DataplaneError."""
         return read_save(await self._call(self._save, ""))
 
-    async def install(self, rules: Iterable[str], before: Installed) -> Installed:
+    async def install(self, rules: Sequence[str], before: Installed) -> Installed:
         """Makes `rules` the content of our chains, the jumps at the head; gives what the kernel made of it.
 
         `before` is what is there now. There is no moment without the jumps. Raises DataplaneError.

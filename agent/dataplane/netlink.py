@@ -9,18 +9,28 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Sequence
+from array import array
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 from math import inf
 from typing import NamedTuple
 
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.plan import Kind, Range
-from agent.dataplane.wire import attributes, split
+from agent.dataplane.wire import Records, attributes, big_endian, split
 from radius_bridge.policy.members import Prefix
 
-Entry = tuple[Prefix, int]
-"""An address or network, and its timeout in seconds (0: permanent; without meaning when deleting)."""
+
+class Entries(NamedTuple):
+    """Addresses or networks, all of one kind."""
+
+    prefixes: Sequence[Prefix]
+    timeouts: Sequence[int]
+    """Of each, in seconds (0: permanent; without meaning when deleting)."""
+
+
+Timeouts = Callable[[int, int], Sequence[int]]
+"""The timeouts (seconds, 0: permanent) of the entries from one place up to another."""
 
 
 class Operation(IntEnum):
@@ -62,7 +72,7 @@ _FAMILY = struct.Struct("=BBH")  # nfgenmsg
 _ATTRIBUTE = struct.Struct("=HH")  # nlattr
 _ERROR = struct.Struct("=i")
 _NUMBER = struct.Struct("=I")
-_LONGEST_ATTRIBUTE = 0xFFFF
+_ADDRESS_AT = 3  # words: after the headers of entry, address, and its kind
 _BUFFER = 1 << 17  # an error echoes the whole message
 
 _REASONS = {
@@ -83,26 +93,34 @@ def reason(code: int) -> str:
 
 
 class _Layout:
-    """The bytes of one entry in a set of `kind`: its address, prefix length, timeout and line."""
+    """The bytes of entries in a set of `kind`: address, prefix length, timeout and line."""
 
     def __init__(self, kind: Kind) -> None:
-        self.octets = 4 if kind.version == 4 else 16
-        self.is_net = not kind.hosts
-        self._tail = struct.Struct("=HHB3xHHIHHI" if self.is_net else "=HHIHHI")
-        self.length = 3 * _ATTRIBUTE.size + self.octets + self._tail.size
-        self._head = (
-            _ATTRIBUTE.pack(self.length, _DATA | _NESTED)
-            + _ATTRIBUTE.pack(8 + self.octets, _IP | _NESTED)
-            + _ATTRIBUTE.pack(4 + self.octets, (1 if kind.version == 4 else 2) | _NET_ORDER)
-        )
+        self._octets = 4 if kind.version == 4 else 16
+        address = _ATTRIBUTE.pack(4 + self._octets, (1 if kind.version == 4 else 2) | _NET_ORDER) + bytes(self._octets)
+        entry = _ATTRIBUTE.pack(4 + len(address), _IP | _NESTED) + address
+        self._length_at = None if kind.hosts else len(entry) // 4 + 2
+        if not kind.hosts:
+            entry += _ATTRIBUTE.pack(5, _CIDR) + bytes(4)
+        self._timeout_at = len(entry) // 4 + 2
+        entry += _ATTRIBUTE.pack(8, _TIMEOUT | _NET_ORDER) + bytes(4)
+        self._line_at = len(entry) // 4 + 2
+        entry += _ATTRIBUTE.pack(8, _LINENO) + bytes(4)
+        self._records = Records(_ATTRIBUTE.pack(4 + len(entry), _DATA | _NESTED) + entry)
+        self.capacity = self._records.capacity
+        self._lines = array("I", range(1, self.capacity + 1))
 
-    def pack(self, entry: Entry, line: int) -> bytes:
-        prefix, timeout = entry
-        address = prefix.number.to_bytes(self.octets)
-        numbers = (8, _TIMEOUT | _NET_ORDER, socket.htonl(timeout), 8, _LINENO, line)
-        if self.is_net:
-            return self._head + address + self._tail.pack(5, _CIDR, prefix.length, *numbers)
-        return self._head + address + self._tail.pack(*numbers)
+    def pack(self, entries: Entries) -> bytes:
+        count = len(entries.prefixes)
+        columns = {
+            _ADDRESS_AT: big_endian((number for _, number, _ in entries.prefixes), self._octets),
+            self._timeout_at: big_endian(entries.timeouts, 4),
+            self._line_at: self._lines[:count],
+        }
+        if self._length_at is not None:
+            lengths = struct.pack(f"<{count}I", *(length for _, _, length in entries.prefixes))
+            columns[self._length_at] = array("I", lengths)
+        return self._records.pack(count, columns)
 
 
 _LAYOUTS = {(version, hosts): _Layout(Kind(version, hosts)) for version in (4, 6) for hosts in (True, False)}
@@ -110,7 +128,7 @@ _LAYOUTS = {(version, hosts): _Layout(Kind(version, hosts)) for version in (4, 6
 
 def capacity(kind: Kind) -> int:
     """How many entries of `kind` fit in one message: the length of an attribute has 16 bits."""
-    return (_LONGEST_ATTRIBUTE - _ATTRIBUTE.size) // _LAYOUTS[kind].length
+    return _LAYOUTS[kind].capacity
 
 
 def _command(set_name: str, *, with_line: bool = True) -> bytes:
@@ -125,10 +143,9 @@ def _command(set_name: str, *, with_line: bool = True) -> bytes:
     )
 
 
-def encode(operation: Operation, set_name: str, kind: Kind, entries: Sequence[Entry], sequence: int) -> bytes:
+def encode(operation: Operation, set_name: str, kind: Kind, entries: Entries, sequence: int) -> bytes:
     """One message for at most `capacity(kind)` entries, all of them of `kind`."""
-    pack = _LAYOUTS[kind].pack
-    packed = b"".join([pack(entry, line) for line, entry in enumerate(entries, 1)])
+    packed = _LAYOUTS[kind].pack(entries)
     command = _command(set_name) + _ATTRIBUTE.pack(_ATTRIBUTE.size + len(packed), _ADT | _NESTED)
     length = _HEADER.size + _FAMILY.size + len(command) + len(packed)
     family = socket.AF_INET if kind.version == 4 else socket.AF_INET6
@@ -193,29 +210,39 @@ class MemberSocket:
         """Closes the socket."""
         self._socket.close()
 
-    async def write(self, operation: Operation, set_name: str, kind: Kind, entries: Sequence[Entry]) -> list[Refusal]:
-        """Adds or deletes `entries`, all of `kind`; gives those the kernel cannot hold, the others are done.
+    async def write(
+        self, operation: Operation, set_name: str, kind: Kind, prefixes: Sequence[Prefix], timeouts: Timeouts
+    ) -> list[Refusal]:
+        """Adds or deletes entries, all of `kind`; gives those the kernel cannot hold, the others are done.
+
+        `timeouts` is asked for those of each message just before it is sent: of many, the last are sent much later than
+        the first on a busy host, and nobody's time may end late.
 
         Raises DataplaneError if the set itself refuses: it is missing, full or of another type.
         """
+        # The kernel works while it is being sent to: a message takes a millisecond or two.
+        if len(prefixes) <= capacity(kind):
+            return self._write(operation, set_name, kind, prefixes, timeouts)
+        return await asyncio.to_thread(self._write, operation, set_name, kind, prefixes, timeouts)
+
+    def _write(
+        self, operation: Operation, set_name: str, kind: Kind, prefixes: Sequence[Prefix], timeouts: Timeouts
+    ) -> list[Refusal]:
         refused: list[Refusal] = []
         step = capacity(kind)
         start = 0
-        while start < len(entries):
-            chunk = entries[start : start + step]
-            # The kernel works while it is being sent to: the answer is there when send returns, so this does
-            # not wait; a message takes a few milliseconds, and between messages others have their turn.
-            code, line = self._exchange(operation, set_name, kind, chunk)
+        while start < len(prefixes):
+            end = min(start + step, len(prefixes))
+            part = Entries(prefixes[start:end], timeouts(start, end))
+            code, line = self._exchange(operation, set_name, kind, part)
             if code == 0:
-                start += len(chunk)
+                start += len(part.prefixes)
             elif line and code in _ENTRY_FAULTS:
-                refused.append(Refusal(chunk[line - 1][0], reason(code)))
+                refused.append(Refusal(part.prefixes[line - 1], reason(code)))
                 start += line
             else:
-                entry = f", entry {chunk[line - 1][0]}" if line else ""
+                entry = f", entry {part.prefixes[line - 1]}" if line else ""
                 raise DataplaneError(f"ipset {operation.name.lower()} {set_name}{entry}: {reason(code)}")
-            if start < len(entries):
-                await asyncio.sleep(0)
         return refused
 
     async def dump(self, set_name: str, kind: Kind) -> dict[Range, float]:
@@ -245,7 +272,7 @@ class MemberSocket:
         except OSError as error:
             raise DataplaneError(f"ipset list {set_name}: netlink: {error}") from error
 
-    def _exchange(self, operation: Operation, set_name: str, kind: Kind, entries: Sequence[Entry]) -> Answer:
+    def _exchange(self, operation: Operation, set_name: str, kind: Kind, entries: Entries) -> Answer:
         self._sequence = self._sequence % 0xFFFFFFFF + 1
         try:
             self._socket.send(encode(operation, set_name, kind, entries, self._sequence))

@@ -3,13 +3,29 @@
 The kernel knows the end of every element to the millisecond and for centuries: nothing must be renewed.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from agent.dataplane.change import Change
 from agent.dataplane.errors import DataplaneError
-from agent.dataplane.nft_netlink import Do, Element, ElementSocket, Form, Step
-from agent.dataplane.plan import KINDS, Delta, Kind, Range, Wanted, delta, delta_of, kind_of, live, ranges, set_name
+from agent.dataplane.nft_netlink import Do, Elements, ElementSocket, Form, Step
+from agent.dataplane.plan import (
+    KINDS,
+    Delta,
+    Kind,
+    Part,
+    Range,
+    Wanted,
+    by_kind,
+    delta,
+    delta_of,
+    kind_of,
+    live,
+    ranges,
+    set_name,
+)
 from radius_bridge.policy.members import Prefix
 
 _MANY = 2_000
@@ -100,11 +116,14 @@ class NftContents:
         held = self._held.get(name)
         if held is None:
             return None
+        most = max(_MANY, len(wanted) // 3)
         if only is None:
+            if abs(len(wanted) - len(held.entries)) > most:
+                return None
             change = delta(held.entries, wanted.entries(), now)
         else:
             change = delta_of(held.entries, wanted, only, now)
-        return None if len(change) > max(_MANY, len(wanted) // 3) else change
+        return None if len(change) > most else change
 
     async def _rebuild(self, change: Change, name: str, wanted: Wanted, clock: Callable[[], float]) -> list[str]:
         """Empties the sets and fills them, in one transaction: packets see the old content or the new.
@@ -117,7 +136,10 @@ class NftContents:
         for _ in range(3):
             held = self._held[name] = _Held(dict(fresh))
             began = clock()
-            failures = await self._commit(self._filling(held, name, began + takes), [name])
+            fill = partial(_fill, name, held, began + takes)
+            # Another thread, so that meanwhile others have their turn.
+            steps = await asyncio.to_thread(fill) if len(fresh) > _MANY else fill()
+            failures = await self._commit(steps, [name])
             took = clock() - began
             if failures or took <= takes + _LATE:
                 break
@@ -126,23 +148,6 @@ class NftContents:
             change.rebuilt.append(name)
             change.added += len(fresh)
         return failures
-
-    @staticmethod
-    def _filling(held: _Held, name: str, now: float) -> list[Step]:
-        """What empties the sets of `name` and fills them with what is `held`, if the kernel does it at `now`."""
-        steps = []
-        by_kind: dict[Kind, dict[Prefix, float]] = {kind: {} for kind in KINDS}
-        for prefix, end in held.entries.items():
-            by_kind[kind_of(prefix)][prefix] = end
-        for kind, ours in by_kind.items():
-            kernel_name, form = set_name(kind, name), FORMS[kind]
-            if kind.hosts:
-                elements = _hosts(ours, now)
-            else:
-                held.ranges[kind] = ranges(ours)
-                elements = _ranged(held.ranges[kind], now)
-            steps += [Step(Do.DELETE, kernel_name, form, None), Step(Do.ADD, kernel_name, form, elements)]
-        return steps
 
     def _steps(self, name: str, change: Delta, now: float) -> list[Step]:
         """What sends this change; `held` is what it will be."""
@@ -157,13 +162,15 @@ class NftContents:
             if not (add or gone):
                 continue
             if kind.hosts:
-                new = _hosts(add, now)
-                old = [*new, *((prefix.number, prefix.number, 1000) for prefix in gone)]
+                new = _hosts([*add], [*add.values()], now)
+                firsts = [*new.firsts, *(prefix.number for prefix in gone)]
+                old = Elements(firsts, firsts, [*new.timeouts, *[1000] * len(gone)])
             else:
                 before = held.ranges[kind]
                 after = ranges(live({each: end for each, end in held.entries.items() if kind_of(each) is kind}, now))
                 held.ranges[kind] = after
-                old = [(*each, 1000) for each, end in before.items() if not _is_same(after.get(each), end)]
+                other = [each for each, end in before.items() if not _is_same(after.get(each), end)]
+                old = Elements([first for first, _ in other], [last for _, last in other], [1000] * len(other))
                 new = _ranged({each: end for each, end in after.items() if not _is_same(before.get(each), end)}, now)
             # An element's end can only be changed by deleting it, and only what is there can be deleted: so it is
             # added first, in case that its time has just run out.
@@ -178,14 +185,31 @@ def _is_same(one: float | None, other: float) -> bool:
     return one is not None and (one < 0) == (other < 0) and abs(one - other) < _SECOND
 
 
-def _left(end: float, now: float) -> int:
-    """Milliseconds until `end`, at least one; 0, which is permanent, for NEVER."""
-    return 0 if end < 0 else max(1, int((end - now) * 1000))
+def _fill(name: str, held: _Held, now: float) -> list[Step]:
+    """What empties the sets of `name` and fills them with what is `held`."""
+    steps = []
+    parts = by_kind(held.entries)
+    for kind in KINDS:
+        prefixes, ends = parts.get(kind, Part((), ()))
+        if kind.hosts:
+            elements = _hosts(prefixes, ends, now)
+        else:
+            held.ranges[kind] = ranges(dict(zip(prefixes, ends, strict=True)))
+            elements = _ranged(held.ranges[kind], now)
+        kernel_name, form = set_name(kind, name), FORMS[kind]
+        steps += [Step(Do.DELETE, kernel_name, form, None), Step(Do.ADD, kernel_name, form, elements)]
+    return steps
 
 
-def _hosts(entries: Mapping[Prefix, float], now: float) -> list[Element]:
-    return [(number, number, _left(end, now)) for (_, number, _), end in entries.items()]
+def _left(ends: Iterable[float], now: float) -> list[int]:
+    """Milliseconds until each end, at least one; 0, which is permanent, for NEVER."""
+    return [int((end - now) * 1000) or 1 if end > now else 0 if end < 0 else 1 for end in ends]
 
 
-def _ranged(entries: Mapping[Range, float], now: float) -> list[Element]:
-    return [(first, last, _left(end, now)) for (first, last), end in entries.items()]
+def _hosts(prefixes: Iterable[Prefix], ends: Iterable[float], now: float) -> Elements:
+    addresses = [number for _, number, _ in prefixes]
+    return Elements(addresses, addresses, _left(ends, now))
+
+
+def _ranged(entries: Mapping[Range, float], now: float) -> Elements:
+    return Elements([first for first, _ in entries], [last for _, last in entries], _left(entries.values(), now))

@@ -12,14 +12,21 @@ import struct
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import IntEnum
+from itertools import compress
 from typing import NamedTuple
 
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.plan import Range
-from agent.dataplane.wire import attributes, split
+from agent.dataplane.wire import Records, attributes, big_endian, split
 
-Element = tuple[int, int, int]
-"""The first and the last address (the same one, in a hash set), and their timeout in milliseconds (0: permanent)."""
+
+class Elements(NamedTuple):
+    """Elements of one set, each with its first and its last address (the same one, in a hash set)."""
+
+    firsts: Sequence[int]
+    lasts: Sequence[int]
+    timeouts: Sequence[int]
+    """In milliseconds (0: permanent)."""
 
 
 class Form(NamedTuple):
@@ -44,7 +51,7 @@ class Step(NamedTuple):
     do: Do
     set_name: str
     form: Form
-    elements: Sequence[Element] | None
+    elements: Elements | None
     """None with DELETE: all of them."""
 
 
@@ -71,53 +78,53 @@ _ATTRIBUTE = struct.Struct("=HH")  # nlattr
 _NUMBER32 = struct.Struct(">I")
 _NUMBER64 = struct.Struct(">Q")
 _CODE = struct.Struct("=i")
-_LONGEST_ATTRIBUTE = 0xFFFF
-_LARGE = 1 << 18
-"""Octets from which on a transaction is sent by a thread: the kernel works on it for milliseconds."""
+_KEY_AT = 3  # words: after the headers of element, key, and value
+_MANY = 2_000
+"""More elements than this are sent by a thread: the kernel works on them for milliseconds."""
 
 
-_MANY = 1 << 14
-"""Octets from which on it costs too much to hear of our own elements: the kernel would tell of each."""
+_LOUD = 250
+"""From more elements than this on it costs too much to hear of our own: the kernel would tell of each."""
 
 WhileMany = Callable[[], AbstractContextManager[None]]
 
 
 class _Layout:
-    """The bytes of an element."""
+    """The bytes of elements: addresses or ranges, permanent or not."""
 
-    def __init__(self, octets: int) -> None:
+    def __init__(self, octets: int, *, is_timed: bool, is_range: bool) -> None:
         key = _attribute(_KEY | _NESTED, _attribute(_DATA_VALUE, bytes(octets)))
-        key_head = key[: len(key) - octets]
-        length = _ATTRIBUTE.size + len(key)
-        timeout = _ATTRIBUTE.pack(_ATTRIBUTE.size + _NUMBER64.size, _TIMEOUT)
-        timed = _ATTRIBUTE.pack(length + len(timeout) + _NUMBER64.size, _LIST_ELEMENT | _NESTED)
+        timeout = _attribute(_TIMEOUT, bytes(_NUMBER64.size)) if is_timed else b""
+        start = _attribute(_LIST_ELEMENT | _NESTED, key + timeout)
+        end = _attribute(_LIST_ELEMENT | _NESTED, key + _attribute(_FLAGS, _NUMBER32.pack(_INTERVAL_END)))
         self._octets = octets
-        self._flags = _attribute(_FLAGS, _NUMBER32.pack(_INTERVAL_END))
-        self._permanent_head = _ATTRIBUTE.pack(length, _LIST_ELEMENT | _NESTED) + key_head
-        self._timed_head = timed + key_head
-        self._end_head = _ATTRIBUTE.pack(length + len(self._flags), _LIST_ELEMENT | _NESTED) + key_head
-        # One call for the whole element: a set may have a million of them.
-        self._timed = struct.Struct(f">{len(self._timed_head)}s{octets}s{len(timeout)}sQ").pack
-        self._timeout_head = timeout
-        self._beyond = 1 << 8 * octets
+        self._timeout_at = (len(start) - _NUMBER64.size) // 4 if is_timed else None
+        self._end_at = len(start) // 4 + _KEY_AT if is_range else None
+        self._records = Records(start + end if is_range else start)
 
-    def start(self, address: int, timeout: int) -> bytes:
-        if timeout:
-            return self._timed(self._timed_head, address.to_bytes(self._octets), self._timeout_head, timeout)
-        return self._permanent_head + address.to_bytes(self._octets)
-
-    def end(self, last: int) -> bytes:
-        """What closes a range; a range up to the last address of all is open."""
-        if last + 1 == self._beyond:
-            return b""
-        return self._end_head + (last + 1).to_bytes(self._octets) + self._flags
+    def lists(self, elements: Elements) -> Iterator[bytes]:
+        """Lists of elements, each as long as an attribute can be."""
+        step = self._records.capacity
+        for at in range(0, len(elements.firsts), step):
+            firsts, lasts, timeouts = (column[at : at + step] for column in elements)
+            columns = {_KEY_AT: big_endian(firsts, self._octets)}
+            if self._timeout_at is not None:
+                columns[self._timeout_at] = big_endian(timeouts, _NUMBER64.size)
+            if self._end_at is not None:
+                columns[self._end_at] = big_endian([last + 1 for last in lasts], self._octets)
+            yield self._records.pack(len(firsts), columns)
 
 
 def _attribute(kind: int, value: bytes) -> bytes:
     return _ATTRIBUTE.pack(_ATTRIBUTE.size + len(value), kind) + value + bytes(-len(value) % 4)
 
 
-_LAYOUTS = {octets: _Layout(octets) for octets in (4, 16)}
+_LAYOUTS = {
+    (octets, is_timed, is_range): _Layout(octets, is_timed=is_timed, is_range=is_range)
+    for octets in (4, 16)
+    for is_timed in (True, False)
+    for is_range in (True, False)
+}
 
 
 def message(kind: int, flags: int, sequence: int, family: int, content: bytes, resource: int = 0) -> bytes:
@@ -133,19 +140,18 @@ def encode(table: str, step: Step) -> Iterator[tuple[int, bytes]]:
     if step.elements is None:
         yield kind, head
         return
-    layout = _LAYOUTS[step.form.octets]
-    timed = step.do is Do.ADD
-    if step.form.hosts:
-        packed = [layout.start(first, timeout if timed else 0) for first, _, timeout in step.elements]
-    else:
-        packed = [
-            layout.start(first, timeout if timed else 0) + layout.end(last) for first, last, timeout in step.elements
-        ]
-    longest = max(map(len, packed), default=1)
-    count = (_LONGEST_ATTRIBUTE - _ATTRIBUTE.size) // longest
-    for start in range(0, len(packed), count):
-        elements = b"".join(packed[start : start + count])
-        yield kind, head + _ATTRIBUTE.pack(_ATTRIBUTE.size + len(elements), _ELEMENTS | _NESTED) + elements
+    count, beyond = len(step.elements.firsts), 1 << 8 * step.form.octets
+    is_timed = list(map(bool, step.elements.timeouts)) if step.do is Do.ADD else [False] * count
+    # A range up to the last address of all is open: nothing closes it.
+    is_closed = [False] * count if step.form.hosts else [last + 1 < beyond for last in step.elements.lasts]
+    shapes = sorted(set(zip(is_timed, is_closed, strict=True)), reverse=True)
+    for timed, closed in shapes:
+        elements = step.elements
+        if len(shapes) > 1:
+            chosen = [one is timed and other is closed for one, other in zip(is_timed, is_closed, strict=True)]
+            elements = Elements(*(list(compress(column, chosen)) for column in step.elements))
+        for part in _LAYOUTS[step.form.octets, timed, closed].lists(elements):
+            yield kind, head + _ATTRIBUTE.pack(_ATTRIBUTE.size + len(part), _ELEMENTS | _NESTED) + part
 
 
 def batch(table: str, steps: Sequence[Step], sequence: int) -> tuple[bytes, list[Step]]:
@@ -187,17 +193,19 @@ class ElementSocket:
 
     async def commit(self, steps: Sequence[Step]) -> None:
         """Does all these steps in one transaction, or none of them. Raises DataplaneError naming what failed."""
-        steps = [step for step in steps if step.elements is None or step.elements]
-        if not steps:
-            return
+        steps = [step for step in steps if step.elements is None or step.elements.firsts]
+        count = sum(len(step.elements.firsts) for step in steps if step.elements is not None)
+        with self.while_many() if count > _LOUD else nullcontext():
+            if count > _MANY:
+                await asyncio.to_thread(self._commit, steps)
+            elif steps:
+                self._commit(steps)
+
+    def _commit(self, steps: Sequence[Step]) -> None:
         sequence = self._sequence = self._sequence % 0x7FFFFFFF + 1
         data, of = batch(self._table, steps, sequence)
         self._sequence = (sequence + len(of) + 1) % 0x7FFFFFFF
-        with self.while_many() if len(data) >= _MANY else nullcontext():
-            if len(data) < _LARGE:
-                self._exchange(data, sequence, of)
-            else:
-                await asyncio.to_thread(self._exchange, data, sequence, of)
+        self._exchange(data, sequence, of)
 
     async def dump(self, set_name: str, form: Form) -> dict[Range, float]:
         """What a set holds, with the seconds left of each (infinity: permanent). Raises DataplaneError."""

@@ -7,8 +7,10 @@ Each service and each override has four sets, one per kind: IPv4 and IPv6, hosts
 import hashlib
 import math
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import compress
+from operator import not_
 from typing import NamedTuple
 
 from radius_bridge.policy.expiry import is_over, latest
@@ -152,6 +154,37 @@ def timeout(end: float, now: float, *, shuts_out: bool) -> tuple[int, float | No
     return LONGEST_TIMEOUT, now + LONGEST_TIMEOUT // 2
 
 
+def timeouts(ends: Sequence[float], now: float, *, shuts_out: bool) -> list[int]:
+    """The timeouts of many entries, in seconds: `timeout` of each."""
+    first, last = now + 1, now + LONGEST_TIMEOUT
+    return [int(end - now) if first <= end <= last else timeout(end, now, shuts_out=shuts_out)[0] for end in ends]
+
+
+class Part(NamedTuple):
+    """The entries of one kind."""
+
+    prefixes: Sequence[Prefix]
+    ends: Sequence[float]
+    """Of each: epoch seconds or NEVER."""
+
+
+def by_kind(entries: Mapping[Prefix, float]) -> dict[Kind, Part]:
+    """The same entries by their kind."""
+    found: dict[Kind, Part] = {}
+    prefixes, ends = list(entries), list(entries.values())
+    # Mostly they are all hosts of IPv4, which come first: then this is one look at each.
+    for kind in KINDS:
+        whole = 32 if kind.version == 4 else 128
+        is_mine = [version == kind.version and (length == whole) is kind.hosts for version, _, length in prefixes]
+        if all(is_mine):
+            return found | {kind: Part(prefixes, ends)} if prefixes else found
+        if any(is_mine):
+            found[kind] = Part(list(compress(prefixes, is_mine)), list(compress(ends, is_mine)))
+            others = list(map(not_, is_mine))
+            prefixes, ends = list(compress(prefixes, others)), list(compress(ends, others))
+    return found
+
+
 @dataclass(frozen=True, slots=True)
 class Delta:
     """What to send to make the kernel's entries the wanted ones."""
@@ -203,8 +236,11 @@ def _delta(concerned: Iterable[tuple[Prefix, float | None, float | None]], now: 
 
 
 def live(wanted: Mapping[Prefix, float], now: float) -> dict[Prefix, float]:
-    """What of `wanted` is not over at `now`."""
-    return {prefix: end for prefix, end in wanted.items() if not is_over(end, now)}
+    """What of `wanted` is not over at `now`, as a copy."""
+    found = dict(wanted)
+    for over in [prefix for prefix, end in wanted.items() if 0 <= end <= now]:
+        del found[over]
+    return found
 
 
 class Size(NamedTuple):

@@ -12,11 +12,15 @@ with that as the end of their prefix: `rb:refused:<service>`. What DENY or a cus
 closed host keeps out is `closed`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+import re
+from collections import defaultdict
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import count
+from typing import NamedTuple
 
 from agent.dataplane.plan import Kind, set_name, short_name
-from agent.dataplane.ports import union
+from agent.dataplane.ports import segments, union
 from agent.dataplane.template import RuleTemplate, built_in
 from agent.desired import ALLOW, DENY, Desired, Target
 from radius_bridge.policy.members import Prefix
@@ -27,8 +31,10 @@ JUMPS = {"INPUT": "RB-INPUT", "OUTPUT": "RB-OUTPUT", "FORWARD": "RB-FORWARD"}
 
 _WAYS = ("INPUT", "OUTPUT", "FORWARD", "REPLY")
 
-CHAINS = tuple(f"RB-{way}{part}" for way in _WAYS for part in ("", "-PORTS", "-DENY", "-DROP"))
-"""Our chains in the table `filter`; no other is ever touched."""
+CHAINS = tuple(f"RB-{way}{part}" for way in _WAYS for part in ("", "-PORTS", "-REST", "-DENY", "-DROP"))
+"""Our chains in the table `filter`, besides numbered ones: `RB-INPUT-1`; no other is ever touched."""
+
+_NUMBERED = re.compile(rf"RB-(?:{'|'.join(_WAYS)})-\d+")
 
 TEMPLATE = "iptables.rules"
 
@@ -56,6 +62,8 @@ _LISTENERS = {  # RFC 2710, section 3, and RFC 3810, section 5: a switch that li
     6: [f"-p ipv6-icmp -m icmp6 --icmpv6-type {number}" for number in (130, 131, 132, 143)],
 }
 _MULTIPORT_MAX = 15
+_FEW = 6
+"""So many rules about ports are looked at one by one."""
 _NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17}
 _NEW = "-m conntrack --ctstate NEW"
 
@@ -75,8 +83,28 @@ class _Path:
     """The verdicts for others: if it is TCP, and if not (nobody hears of a reply that was cut); None: only observe."""
 
 
-def render(desired: Desired, version: int, template: RuleTemplate | None = None) -> list[str]:
-    """The rules of all our chains for IP version 4 or 6, in order."""
+def is_chain_of_ours(name: str) -> bool:
+    """True for the chains that we make."""
+    return name in CHAINS or _NUMBERED.fullmatch(name) is not None
+
+
+def empty(desired: Desired) -> frozenset[str]:
+    """The overrides and custom sets that have no members now, but for those that shut out.
+
+    A first block must not wait for rules to be written: another program may hold the lock of iptables.
+    """
+    posture = desired.posture
+    names = (ALLOW, *(each.name for each in posture.sets))
+    return frozenset(name for name in names if not desired.of(name) and not posture.shuts_out(name))
+
+
+def render(
+    desired: Desired, version: int, template: RuleTemplate | None = None, unused: Collection[str] = ()
+) -> list[str]:
+    """The rules of all our chains for IP version 4 or 6, in order.
+
+    The overrides and custom sets that are `unused` are not looked up: each look costs every packet.
+    """
     observe = desired.posture.observe
     loud, quiet = (None, None) if observe else ((_RESET, _UNREACHABLE[version]), (_RESET, "DROP"))
     paths = {
@@ -90,13 +118,14 @@ def render(desired: Desired, version: int, template: RuleTemplate | None = None)
         "input_closed": _closed(desired, paths["input"], version),
     }
     for name, path in paths.items():
-        found = _checks(path, desired, version) | _ends(path, desired, version)
+        found = _checks(path, desired, version, unused) | _services(path, desired, version)
+        found |= _ends(path, desired, version)
         blocks |= {f"{name}_{block}": rules for block, rules in found.items()}
     return (template or built_in(TEMPLATE)).fill(blocks)
 
 
-def _checks(path: _Path, desired: Desired, version: int) -> dict[str, list[str]]:
-    """Who is let in: in the chain itself, and in the one for ports of services."""
+def _checks(path: _Path, desired: Desired, version: int, unused: Collection[str]) -> dict[str, list[str]]:
+    """Who is let in or kept out, whatever the port."""
     chain, targets = (
         path.chain,
         {"": f"-j {path.admit}", "deny": f"-g {path.chain}-DENY", "drop": f"-g {path.chain}-DROP"},
@@ -109,25 +138,76 @@ def _checks(path: _Path, desired: Desired, version: int) -> dict[str, list[str]]
         if network.version == version
         for match in path.ports(entry.ports)
     ]
-    protected = union(ports for service in desired.services for ports in service.ports)
+
+    def looked_up(name: str, target: str) -> list[str]:
+        return [] if name in unused else [f"-A {chain} {match} {target}" for match in _in_sets(name, path, version)]
+
     return {
         "failsafe": failsafe,
-        "allow": [f"-A {chain} {match} {targets['']}" for match in _in_sets(ALLOW, path, version)],
-        "deny": [f"-A {chain} {match} {targets['deny']}" for match in _in_sets(DENY, path, version)],
+        "allow": looked_up(ALLOW, targets[""]),
+        "deny": looked_up(DENY, targets["deny"]),
         "sets": [
-            f"-A {chain} {match} {of_set[each.target]}"
+            rule
             for each in desired.posture.sets
             if each.target in of_set
-            for match in _in_sets(each.name, path, version)
-        ],
-        "ports": [f"-A {chain} {match} -g {chain}-PORTS" for match in path.ports(protected)],
-        "members": [
-            f"-A {chain}-PORTS {match} {member} -j {path.admit}"
-            for service in desired.services
-            for match in path.ports(service.ports)
-            for member in _in_sets(service.name, path, version)
+            for rule in looked_up(each.name, of_set[each.target])
         ],
     }
+
+
+class _Lead(NamedTuple):
+    """Packets to these ports go to that chain."""
+
+    ports: Ports
+    chain: str
+
+
+def _services(path: _Path, desired: Desired, version: int) -> dict[str, list[str]]:
+    """The way to the members of each service, by port; and who is let in there."""
+    parts = segments(desired.services)
+    numbers = count(1)
+    chains = {services: f"{path.chain}-{next(numbers)}" for services in dict.fromkeys(each.services for each in parts)}
+    lead = []
+    for protocol in Protocol:
+        leads = [_Lead(each.ports, chains[each.services]) for each in parts if each.ports.protocol is protocol]
+        if len(_leaf(path, path.chain, leads)) > _FEW:
+            branch = f"{path.chain}-{next(numbers)}"
+            lead += [f"-A {path.chain} -p {protocol} -g {branch}", *_tree(path, branch, leads, numbers)]
+        else:
+            lead += _leaf(path, path.chain, leads)
+    return {
+        "ports": [*lead, f"-A {path.chain} -g {path.chain}-REST"],
+        "services": [
+            rule for services, chain in chains.items() for rule in _service(path, chain, services, desired, version)
+        ],
+    }
+
+
+def _tree(path: _Path, chain: str, leads: Sequence[_Lead], numbers: Iterator[int]) -> list[str]:
+    """Leads by halves, so that 200 services cost a packet few rules more than one; the rest goes to the rest."""
+    rules, branches = [], []
+    while len(_leaf(path, chain, leads)) > _FEW:
+        lower, leads = leads[: len(leads) // 2], leads[len(leads) // 2 :]
+        branch = f"{path.chain}-{next(numbers)}"
+        span = replace(lower[0].ports, last=lower[-1].ports.last)
+        rules += [f"-A {chain} {match} -g {branch}" for match in path.ports([span])]
+        branches += _tree(path, branch, lower, numbers)
+    return [*rules, *_leaf(path, chain, leads), f"-A {chain} -g {path.chain}-REST", *branches]
+
+
+def _leaf(path: _Path, chain: str, leads: Iterable[_Lead]) -> list[str]:
+    ports = defaultdict[str, list[Ports]](list)
+    for each in leads:
+        ports[each.chain].append(each.ports)
+    return [f"-A {chain} {match} -g {target}" for target, some in ports.items() for match in path.ports(some)]
+
+
+def _service(path: _Path, chain: str, services: Iterable[str], desired: Desired, version: int) -> list[str]:
+    """The chain for ports that belong to these services: members are let in, attempts of others are told."""
+    rules = [f"-A {chain} {member} -j {path.admit}" for name in services for member in _in_sets(name, path, version)]
+    if path.client == "src":
+        rules += [rule for name in services for rule in _tell(chain, REFUSED + short_name(name), desired)]
+    return [*rules, f"-A {chain} -g {path.chain}-PORTS"]
 
 
 def _ends(path: _Path, desired: Desired, version: int) -> dict[str, list[str]]:
@@ -138,12 +218,6 @@ def _ends(path: _Path, desired: Desired, version: int) -> dict[str, list[str]]:
         "dropped_refuse": _refuse(path, f"{path.chain}-DROP", silently=True),
     }
     if path.client == "src":
-        blocks["refused"] = [
-            rule
-            for service in desired.services
-            for match in path.ports(service.ports)
-            for rule in _tell(f"{path.chain}-PORTS {match}", REFUSED + short_name(service.name), desired)
-        ]
         blocks["denied"] = _tell(f"{path.chain}-DENY", DENIED, desired)
         blocks["dropped"] = _tell(f"{path.chain}-DROP", DENIED, desired)
     if path.chain in ("RB-INPUT", "RB-OUTPUT"):
@@ -173,14 +247,14 @@ def _refuse(path: _Path, chain: str, only: Iterable[Ports] | None = None, *, sil
     ]
 
 
-def _tell(chain_and_match: str, what: str, desired: Desired) -> list[str]:
+def _tell(chain: str, what: str, desired: Desired) -> list[str]:
     """Counts attempts to connect, and logs some of them."""
-    rules = [f"-A {chain_and_match} {_NEW} -m comment --comment {_quoted(what)}"]
+    rules = [f"-A {chain} {_NEW} -m comment --comment {_quoted(what)}"]
     log = desired.posture.log
     if log is not None:
         limit = f"-m limit --limit {log.per_second}/sec --limit-burst {2 * log.per_second}"
         target = f"-j NFLOG --nflog-prefix {_quoted(LOG_PREFIX + what)} --nflog-group {log.group}"
-        rules.append(f"-A {chain_and_match} {_NEW} {limit} {target}")
+        rules.append(f"-A {chain} {_NEW} {limit} {target}")
     return rules
 
 
@@ -194,9 +268,10 @@ def _closed(desired: Desired, path: _Path, version: int) -> list[str]:
         sources = [_address(path, network) for network in networks] if opening.networks else [""]
         matches = path.ports(opening.ports) if opening.ports else [""]
         passing += [f"{source}{match}".strip() for source in sources for match in matches]
-    rules = [f"-A {path.chain} {match} -j RETURN".replace("  ", " ") for match in passing]
+    chain = f"{path.chain}-REST"
+    rules = [f"-A {chain} {match} -j RETURN" for match in passing]
     verdict = "RETURN" if path.refuse is None else "DROP"
-    return [*rules, *_tell(path.chain, CLOSED, desired), f"-A {path.chain} -j {verdict}"]
+    return [*rules, *_tell(chain, CLOSED, desired), f"-A {chain} -j {verdict}"]
 
 
 def _address(path: _Path, network: Prefix) -> str:

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from bench import agent_delta, agent_load, datapath, tidy
+from bench import agent_delta, agent_idle, agent_load, datapath, tidy
+from bench.dataplanes import BACKENDS
 from tests.lab.netns import Namespace
 from tests.lab.processes import PROJECT, run, wait_until
 
@@ -26,14 +27,15 @@ with tidy.namespace("here"):
 def test_the_load_bench_fills_both_sets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent_load, "SIZES", (3_000,))
     result = agent_load.run_bench(True)
-    assert set(result.figures["seconds"]) == {"3000"}  # type: ignore[arg-type]  # by number of members
+    for key in ("seconds", "nftables_seconds"):
+        assert set(result.figures[key]) == {"3000"}  # type: ignore[arg-type]  # by number of members
     assert set(result.peers["ipset_restore_seconds"]) == {"3000"}  # type: ignore[arg-type]
 
 
 def test_the_delta_bench_makes_one_change_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(agent_delta, "SIZES", (100,))
     result = agent_delta.run_bench(True)
-    assert set(result.figures) == {"p50_ms", "p99_ms"}
+    assert set(result.figures) == {"p50_ms", "p99_ms", "nftables_p50_ms", "nftables_p99_ms"}
     assert set(result.peers) == {"ipset_restore_p50_ms", "ipset_process_p50_ms"}
 
 
@@ -43,8 +45,14 @@ def test_the_datapath_bench_lets_members_through_every_way(monkeypatch: pytest.M
     monkeypatch.setattr(datapath, "RULES", 10)
     result = datapath.measure(1, 0.02, 20)
     ours, without = result.figures["share_of_empty_chain"], result.peers["share_of_empty_chain"]
-    assert set(ours) == {"ipset_10_members_2_services", "ipset_free_port_2_services"}  # type: ignore[arg-type]
+    ways = ("10_members_2_services", "free_port_2_services")
+    assert set(ours) == {f"{backend}_{way}" for backend in BACKENDS for way in ways}  # type: ignore[arg-type]
     assert set(without) == {"empty_chain", datapath.BASE, "iptables_10_rules"}  # type: ignore[arg-type]
+
+
+def test_the_idle_bench_finds_the_agent_with_its_members() -> None:
+    figures = agent_idle.measure(100, 0.5).figures
+    assert set(figures) == {"rss_mib", "imports_mib", "idle_cpu_percent"}
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -55,6 +55,14 @@ def test_a_displaced_jump_moves_in_one_transaction() -> None:
     assert text.index("-D OUTPUT -j RB-OUTPUT") < text.index("-I OUTPUT 1 -j RB-OUTPUT")
 
 
+def test_a_numbered_chain_that_is_not_wanted_any_more_goes_in_the_same_transaction() -> None:
+    before = read_save(OURS.replace("-A INPUT", ":RB-INPUT-7 - [0:0]\n:RB-INPUT-8 - [0:0]\n-A INPUT", 1))
+    text = install_text(["-A RB-INPUT-7 -j RETURN"], before)
+    assert text.count("COMMIT") == 1
+    assert "-X RB-INPUT-7" not in text
+    assert text.index(":RB-INPUT-8 - [0:0]") < text.index("-A RB-INPUT-7 -j RETURN") < text.index("-X RB-INPUT-8")
+
+
 def test_uninstall_names_only_what_is_ours_and_there() -> None:
     assert uninstall_text(read_save(OURS)).splitlines() == [
         "*filter",

@@ -1,6 +1,7 @@
 """The bytes of nftables' elements; pyroute2 is the oracle."""
 
 import struct
+from itertools import groupby
 
 import pytest
 from hypothesis import given
@@ -8,7 +9,7 @@ from hypothesis import strategies as st
 from pyroute2.netlink.nfnetlink.nftsocket import nft_set_elem_list_msg
 
 from agent.dataplane.errors import DataplaneError
-from agent.dataplane.nft_netlink import Do, Element, Form, Step, batch, encode
+from agent.dataplane.nft_netlink import Do, Elements, Form, Step, batch, encode
 from agent.dataplane.wire import attributes, split
 
 FORMS = [Form(octets, hosts) for octets in (4, 16) for hosts in (True, False)]
@@ -18,22 +19,30 @@ FORMS = [Form(octets, hosts) for octets in (4, 16) for hosts in (True, False)]
 def steps(draw: st.DrawFn) -> Step:
     form = draw(st.sampled_from(FORMS))
     most = (1 << 8 * form.octets) - 1
-    elements: list[Element] = []
+    elements: list[tuple[int, int, int]] = []
     for _ in range(draw(st.integers(1, 5))):
         first = draw(st.integers(0, most))
         last = first if form.hosts else draw(st.integers(first, most))
         elements.append((first, last, draw(st.integers(0, 1 << 40))))
-    return Step(draw(st.sampled_from(Do)), "rb4h.ssh_tcp_22", form, elements)
+    return Step(draw(st.sampled_from(Do)), "rb4h.ssh_tcp_22", form, Elements(*zip(*elements, strict=True)))
 
 
-def _expected(step: Step) -> list[tuple[int, bool, int | None]]:
-    """Address, whether it closes a range, timeout."""
-    found: list[tuple[int, bool, int | None]] = []
-    for first, last, timeout in step.elements or ():
-        found.append((first, False, timeout or None if step.do is Do.ADD else None))
-        if not step.form.hosts and last + 1 < 1 << 8 * step.form.octets:
-            found.append((last + 1, True, None))
-    return found
+def _expected(step: Step) -> list[tuple[int, int, int]]:
+    """First, last, timeout; deleting asks for no timeout."""
+    elements = zip(*step.elements or (), strict=True)
+    return sorted((first, last, timeout if step.do is Do.ADD else 0) for first, last, timeout in elements)
+
+
+def _read(elements: list[tuple[int, bool, int | None]], form: Form) -> list[tuple[int, int, int]]:
+    """The same from addresses, whether they close a range, and timeouts; what closes a range comes right after it."""
+    found: list[tuple[int, int, int]] = []
+    for address, closes, timeout in elements:
+        if closes:
+            first, _, of_first = found.pop()
+            found.append((first, address - 1, of_first))
+        else:
+            found.append((address, address if form.hosts else (1 << 8 * form.octets) - 1, timeout or 0))
+    return sorted(found)
 
 
 @given(st.lists(steps(), min_size=1, max_size=4), st.integers(1, 1 << 30))
@@ -42,20 +51,23 @@ def test_pyroute2_reads_what_we_write(wanted: list[Step], sequence: int) -> None
     messages = list(split(data))
     assert [(kind, number) for kind, number, _ in messages] == [
         (16, sequence),
-        *((10 << 8 | step.do, sequence + place) for place, step in enumerate(wanted, 1)),
-        (17, sequence + len(wanted) + 1),
+        *((10 << 8 | step.do, sequence + place) for place, step in enumerate(of, 1)),
+        (17, sequence + len(of) + 1),
     ]
-    assert of == wanted
-    at = 0
-    for step, (kind, number, content) in zip([None, *wanted, None], messages, strict=True):
-        length = 16 + len(content)
-        if step is not None:
+    assert [step for step, _ in groupby(of, id)] == [id(step) for step in wanted]
+    at = 20  # after the batch's begin
+    for step, (_, same) in zip(
+        wanted, groupby(zip(of, messages[1:-1], strict=True), lambda each: id(each[0])), strict=True
+    ):
+        found = []
+        for _, (kind, number, content) in same:
+            length = 16 + len(content)
             read = nft_set_elem_list_msg(data[at : at + length])
             read.decode()
             assert (read["header"]["type"], read["header"]["sequence_number"]) == (kind, number)
             assert read.get_attr("NFTA_SET_ELEM_LIST_TABLE") == "radius_bridge"
             assert read.get_attr("NFTA_SET_ELEM_LIST_SET") == "rb4h.ssh_tcp_22"
-            found = [
+            found += [
                 (
                     int.from_bytes(element.get_attr("NFTA_SET_ELEM_KEY").get_attr("NFTA_DATA_VALUE")),
                     element.get_attr("NFTA_SET_ELEM_FLAGS") is not None,
@@ -63,13 +75,13 @@ def test_pyroute2_reads_what_we_write(wanted: list[Step], sequence: int) -> None
                 )
                 for element in read.get_attr("NFTA_SET_ELEM_LIST_ELEMENTS")
             ]
-            assert found == _expected(step)
-        at += length
+            at += length
+        assert _read(found, step.form) == _expected(step)
 
 
 @pytest.mark.parametrize("form", FORMS)
 def test_no_message_is_longer_than_an_attribute_can_be(form: Form) -> None:
-    step = Step(Do.ADD, "x", form, [(number, number, 1) for number in range(5_000)])
+    step = Step(Do.ADD, "x", form, Elements(range(5_000), range(5_000), [1] * 5_000))
     messages = [content for _, content in encode("t", step)]
     assert 2 <= len(messages) < 8
     assert all(len(content) < 66_000 for content in messages)

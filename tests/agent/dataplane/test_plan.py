@@ -12,15 +12,18 @@ from agent.dataplane.plan import (
     TEMPORARY,
     Kind,
     Wanted,
+    by_kind,
     delta,
     delta_of,
     is_ours,
+    kind_of,
     last_address,
     live,
     ranges,
     set_name,
     size,
     timeout,
+    timeouts,
 )
 from radius_bridge.policy.expiry import NEVER, latest
 from radius_bridge.policy.members import Prefix, parse_prefix
@@ -92,6 +95,12 @@ def test_a_long_deny_is_permanent_until_the_kernel_can_hold_its_end() -> None:
     assert timeout(end, NOW + 500, shuts_out=True) == (LONGEST_TIMEOUT, None)
 
 
+@given(st.lists(st.integers(-1, 3 * LONGEST_TIMEOUT), max_size=8), st.floats(0, LONGEST_TIMEOUT), st.booleans())
+def test_many_timeouts_are_the_timeouts_of_each(ends: list[int], now: float, shuts_out: bool) -> None:
+    each = [timeout(end, now, shuts_out=shuts_out)[0] for end in ends]
+    assert timeouts(ends, now, shuts_out=shuts_out) == each
+
+
 def test_small_differences_are_not_written_again() -> None:
     assert not delta({ALICE: NOW + 50}, {ALICE: NOW + 50.9}, NOW)
     assert delta({ALICE: NOW + 50}, {ALICE: NOW + 51}, NOW).add == {ALICE: NOW + 51}
@@ -117,6 +126,15 @@ def test_held_and_difference_make_what_is_wanted(held: dict[Prefix, float], want
 
 networks = st.sampled_from([parse_prefix(text) for text in ("0.0.0.0/0", "0.0.0.0/1", "128.0.0.0/1", "::/0", "::/1")])
 members = st.dictionaries(st.one_of(networks, prefixes), ends)
+
+
+@given(st.dictionaries(st.one_of(networks, prefixes, st.just(BOB)), ends))
+def test_each_entry_is_of_one_kind(entries: dict[Prefix, float]) -> None:
+    parts = by_kind(entries)
+    assert all(kind_of(prefix) is kind for kind, part in parts.items() for prefix in part.prefixes)
+    assert all(part.prefixes for part in parts.values())
+    again = {prefix: end for part in parts.values() for prefix, end in zip(*part, strict=True)}
+    assert again == entries
 
 
 @given(members, members, st.sampled_from([(4,), (4, 6)]))

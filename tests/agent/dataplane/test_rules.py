@@ -1,11 +1,15 @@
 """The rules as text: the order is the policy."""
 
+import re
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from agent.dataplane.rules import CHAINS, render
-from agent.desired import CustomSet, Desired, Failsafe, Opening, Posture, RefusedLog, Target
+from agent.dataplane.rules import CHAINS, empty, is_chain_of_ours, render
+from agent.desired import ALLOW, DENY, CustomSet, Desired, Failsafe, Opening, Posture, RefusedLog, Target
+from radius_bridge.policy.expiry import NEVER
 from radius_bridge.policy.members import parse_prefix
 from radius_bridge.policy.services import Ports, Protocol, Service, parse_ports
 
@@ -27,24 +31,50 @@ def test_input_checks_failsafe_allow_deny_and_then_only_what_goes_to_protected_p
         "-m set --match-set rb4n.rules_allow src -j ACCEPT",
         "-m set --match-set rb4h.rules_deny src -g RB-INPUT-DENY",
         "-m set --match-set rb4n.rules_deny src -g RB-INPUT-DENY",
-        "-p tcp -m multiport --dports 22,53 -g RB-INPUT-PORTS",
-        "-p udp -m udp --dport 53 -g RB-INPUT-PORTS",
+        "-p tcp -m tcp --dport 22 -g RB-INPUT-1",
+        "-p tcp -m tcp --dport 53 -g RB-INPUT-2",
+        "-p udp -m udp --dport 53 -g RB-INPUT-2",
+        "-g RB-INPUT-REST",
+    ]
+
+
+def test_an_override_without_members_costs_no_packet_a_look() -> None:
+    members = {"rules_deny": {parse_prefix("10.0.0.1"): NEVER}}
+    desired = Desired((SSH,), members, (), replace(POSTURE, closed=False))
+    assert empty(desired) == {"rules_allow", "partners", "others"}, "a first block never waits for rules"
+    assert _chain(render(desired, 4, None, empty(desired)), "RB-INPUT") == [
+        "-i lo -j RETURN",
+        "-m set --match-set rb4h.rules_deny src -g RB-INPUT-DENY",
+        "-m set --match-set rb4n.rules_deny src -g RB-INPUT-DENY",
+        "-m set --match-set rb4h.scanners src -g RB-INPUT-DROP",
+        "-m set --match-set rb4n.scanners src -g RB-INPUT-DROP",
+        "-m set --match-set rb4h.segments src -g RB-INPUT-DENY",
+        "-m set --match-set rb4n.segments src -g RB-INPUT-DENY",
+        "-p tcp -m tcp --dport 22 -g RB-INPUT-1",
+        "-g RB-INPUT-REST",
     ]
 
 
 def test_members_are_let_in_to_protected_ports_and_everybody_else_is_counted_and_refused() -> None:
-    assert _chain(render(DESIRED, 4), "RB-INPUT-PORTS") == [
-        "-p tcp -m tcp --dport 53 -m set --match-set rb4h.dns_udp_53 src -j ACCEPT",
-        "-p tcp -m tcp --dport 53 -m set --match-set rb4n.dns_udp_53 src -j ACCEPT",
-        "-p udp -m udp --dport 53 -m set --match-set rb4h.dns_udp_53 src -j ACCEPT",
-        "-p udp -m udp --dport 53 -m set --match-set rb4n.dns_udp_53 src -j ACCEPT",
-        "-p tcp -m tcp --dport 22 -m set --match-set rb4h.ssh_tcp_22 src -j ACCEPT",
-        "-p tcp -m tcp --dport 22 -m set --match-set rb4n.ssh_tcp_22 src -j ACCEPT",
-        '-p tcp -m tcp --dport 53 -m conntrack --ctstate NEW -m comment --comment "refused:dns_udp_53"',
-        '-p udp -m udp --dport 53 -m conntrack --ctstate NEW -m comment --comment "refused:dns_udp_53"',
-        '-p tcp -m tcp --dport 22 -m conntrack --ctstate NEW -m comment --comment "refused:ssh_tcp_22"',
+    rules = render(DESIRED, 4)
+    assert _chain(rules, "RB-INPUT-2") == [
+        "-m set --match-set rb4h.dns_udp_53 src -j ACCEPT",
+        "-m set --match-set rb4n.dns_udp_53 src -j ACCEPT",
+        '-m conntrack --ctstate NEW -m comment --comment "refused:dns_udp_53"',
+        "-g RB-INPUT-PORTS",
+    ]
+    assert _chain(rules, "RB-INPUT-PORTS") == [
         "-p tcp -j REJECT --reject-with tcp-reset",
         "-j REJECT --reject-with icmp-port-unreachable",
+    ]
+
+
+def test_a_port_of_two_services_admits_the_members_of_both() -> None:
+    rules = render(Desired((DNS, Service("any_tcp_50", (parse_ports("50-60"),))), {}), 4)
+    shared = next(rule.split()[-1] for rule in _chain(rules, "RB-INPUT") if "-p tcp -m tcp --dport 53 " in rule)
+    assert [rule.split()[3] for rule in _chain(rules, shared) if "rb4h" in rule] == [
+        "rb4h.any_tcp_50",
+        "rb4h.dns_udp_53",
     ]
 
 
@@ -55,16 +85,18 @@ def test_output_checks_the_replies_and_lets_resets_pass() -> None:
         "-p tcp -m tcp --tcp-flags FIN,SYN,RST,PSH,URG RST -j RETURN",
         "-d 10.9.0.0/16 -p tcp -m tcp --sport 22 -j RETURN",
     ]
-    assert _chain(rules, "RB-OUTPUT")[-2:] == [
-        "-p tcp -m multiport --sports 22,53 -g RB-OUTPUT-PORTS",
-        "-p udp -m udp --sport 53 -g RB-OUTPUT-PORTS",
+    assert _chain(rules, "RB-OUTPUT")[-4:] == [
+        "-p tcp -m tcp --sport 22 -g RB-OUTPUT-1",
+        "-p tcp -m tcp --sport 53 -g RB-OUTPUT-2",
+        "-p udp -m udp --sport 53 -g RB-OUTPUT-2",
+        "-g RB-OUTPUT-REST",
     ]
-    assert _chain(rules, "RB-OUTPUT-PORTS")[-4:] == [
-        "-p tcp -m tcp --sport 22 -m set --match-set rb4h.ssh_tcp_22 dst -j RETURN",
-        "-p tcp -m tcp --sport 22 -m set --match-set rb4n.ssh_tcp_22 dst -j RETURN",
-        "-p tcp -j REJECT --reject-with tcp-reset",
-        "-j DROP",
+    assert _chain(rules, "RB-OUTPUT-1") == [
+        "-m set --match-set rb4h.ssh_tcp_22 dst -j RETURN",
+        "-m set --match-set rb4n.ssh_tcp_22 dst -j RETURN",
+        "-g RB-OUTPUT-PORTS",
     ]
+    assert _chain(rules, "RB-OUTPUT-PORTS") == ["-p tcp -j REJECT --reject-with tcp-reset", "-j DROP"]
 
 
 def test_ipv6_lets_neighbour_discovery_in_before_any_check_of_members() -> None:
@@ -91,10 +123,11 @@ def test_forward_concerns_published_ports_only_and_asks_for_the_original_port() 
         "-m conntrack ! --ctstate DNAT -j RETURN",
         "-m conntrack --ctdir REPLY -g RB-REPLY",
     ]
-    assert _chain(rules, "RB-FORWARD")[-3:] == [
-        "-p tcp -m conntrack --ctproto 6 --ctorigdstport 22 -g RB-FORWARD-PORTS",
-        "-p tcp -m conntrack --ctproto 6 --ctorigdstport 53 -g RB-FORWARD-PORTS",
-        "-p udp -m conntrack --ctproto 17 --ctorigdstport 53 -g RB-FORWARD-PORTS",
+    assert _chain(rules, "RB-FORWARD")[-4:] == [
+        "-p tcp -m conntrack --ctproto 6 --ctorigdstport 22 -g RB-FORWARD-1",
+        "-p tcp -m conntrack --ctproto 6 --ctorigdstport 53 -g RB-FORWARD-2",
+        "-p udp -m conntrack --ctproto 17 --ctorigdstport 53 -g RB-FORWARD-2",
+        "-g RB-FORWARD-REST",
     ]
     assert _chain(rules, "RB-REPLY-PORTS")[-2:] == ["-p tcp -j REJECT --reject-with tcp-reset", "-j DROP"]
 
@@ -135,7 +168,7 @@ def test_custom_sets_come_after_the_overrides_and_one_without_a_target_has_no_ru
 
 
 def test_a_closed_host_keeps_its_own_connections_and_its_openings() -> None:
-    assert _chain(render(Desired((), {}, (), POSTURE), 4), "RB-INPUT")[-7:] == [
+    assert _chain(render(Desired((), {}, (), POSTURE), 4), "RB-INPUT-REST") == [
         "-m conntrack --ctstate RELATED -j RETURN",
         "-m conntrack --ctdir REPLY -j RETURN",
         "-s 10.0.0.0/8 -j RETURN",
@@ -148,9 +181,9 @@ def test_a_closed_host_keeps_its_own_connections_and_its_openings() -> None:
 
 
 def test_refused_attempts_are_logged_with_the_services_name() -> None:
-    rules = _chain(render(Desired((SSH,), {}, (), POSTURE), 4), "RB-INPUT-PORTS")
+    rules = _chain(render(Desired((SSH,), {}, (), POSTURE), 4), "RB-INPUT-1")
     assert rules[3] == (
-        "-p tcp -m tcp --dport 22 -m conntrack --ctstate NEW -m limit --limit 10/sec --limit-burst 20"
+        "-m conntrack --ctstate NEW -m limit --limit 10/sec --limit-burst 20"
         ' -j NFLOG --nflog-prefix "rb:refused:ssh_tcp_22" --nflog-group 7'
     )
 
@@ -164,12 +197,67 @@ def test_who_only_observes_refuses_nobody_and_accepts_for_no_other_rule(version:
 
 
 def test_every_rule_is_in_a_chain_of_ours() -> None:
-    assert {rule.split(" ")[1] for version in (4, 6) for rule in render(DESIRED, version)} == set(CHAINS)
+    posture = replace(POSTURE, sets=())
+    chains = {rule.split(" ")[1] for version in (4, 6) for rule in render(replace(DESIRED, posture=posture), version)}
+    assert all(map(is_chain_of_ours, chains))
+    assert chains >= {chain for chain in CHAINS if not chain.endswith("-REST")}
+    assert not any(map(is_chain_of_ours, ("INPUT", "RB-INPUT-OTHER", "RB-INPUT-1a", "RB-1")))
+
+
+_MATCH = re.compile(r"-p (tcp|udp) -m \S+ --dports? (\S+) -g (\S+)")
+
+
+def _met(rules: list[str], protocol: Protocol, port: int) -> tuple[list[str], int]:
+    """The sets of hosts that a packet to this port is looked up in, and how many rules it meets until then."""
+    chains, rest, met = {each.split()[1] for each in rules}, _chain(rules, "RB-INPUT"), 0
+    while rest:
+        rule, *rest = rest
+        met += 1
+        if rule.startswith("-m set"):
+            return [each.split()[3] for each in (rule, *rest) if "rb4h" in each], met
+        match = _MATCH.fullmatch(rule)
+        if match:
+            spans = (each.split(":") for each in match[2].split(","))
+            goes = match[1] == protocol and any(int(span[0]) <= port <= int(span[-1]) for span in spans)
+        else:
+            goes = rule.startswith(("-g ", f"-p {protocol} -g "))
+        if goes:
+            target = rule.split()[-1]
+            rest = _chain(rules, target) if target in chains else []
+    return [], met
+
+
+_SERVICES = st.lists(
+    st.tuples(st.sampled_from(Protocol), st.integers(1, 400), st.integers(0, 12)).map(
+        lambda each: Ports(each[0], each[1], each[1] + each[2])
+    ),
+    max_size=40,
+).map(lambda ports: tuple(Service(f"s{number}", (each,)) for number, each in enumerate(ports)))
+
+
+@given(_SERVICES, st.sampled_from(Protocol), st.integers(1, 420))
+def test_a_packet_is_looked_up_in_the_sets_of_its_ports_services(
+    services: tuple[Service, ...], protocol: Protocol, port: int
+) -> None:
+    rules = render(Desired(services, {}), 4, None, (ALLOW, DENY))
+    owners = {
+        f"rb4h.{each.name}"
+        for each in services
+        for ports in each.ports
+        if ports.protocol is protocol and ports.first <= port <= ports.last
+    }
+    assert set(_met(rules, protocol, port)[0]) == owners
+
+
+def test_two_hundred_services_cost_a_packet_few_rules_more_than_one() -> None:
+    services = tuple(Service(f"s{port}", (Ports(Protocol.UDP, port, port),)) for port in range(1000, 1400, 2))
+    rules = render(Desired(services, {}), 4, None, (ALLOW, DENY))
+    assert max(_met(rules, Protocol.UDP, port)[1] for port in range(990, 1410)) < 20
 
 
 def test_multiport_takes_fifteen_and_a_range_counts_twice() -> None:
     ports = tuple(Ports(Protocol.TCP, first, first + 1) for first in range(100, 200, 10))
     rules = _chain(render(Desired((Service("many_tcp_100", ports),), {}), 4), "RB-INPUT")
-    lists = [rule.split("--dports ")[1].split(" ")[0].split(",") for rule in rules if "-PORTS" in rule]
+    lists = [rule.split("--dports ")[1].split(" ")[0].split(",") for rule in rules if "--dports" in rule]
     assert [len(each) for each in lists] == [7, 3]
     assert [port for each in lists for port in each] == [f"{each.first}:{each.last}" for each in ports]

@@ -8,7 +8,7 @@ import pytest
 from agent.dataplane.base import CHECK_SECONDS
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.plan import LONGEST_TIMEOUT
-from agent.dataplane.rules import CHAINS
+from agent.dataplane.rules import is_chain_of_ours
 from agent.desired import ALLOW, DENY, Desired
 from radius_bridge.policy.expiry import NEVER
 from radius_bridge.policy.members import Prefix, parse_prefix
@@ -34,7 +34,11 @@ def _many(count: int, first: int = _FIRST) -> Desired:
 def _foreign(host: Host) -> tuple[str, ...]:
     """All rules and sets that are not ours."""
     saved = host.server.run(f"iptables-{host.flavour}-save", "-t", "filter").stdout.splitlines()
-    rules = [line for line in saved if not {*line.lstrip(":").split(" ")} & {*CHAINS} and not line.startswith("#")]
+    rules = [
+        line
+        for line in saved
+        if not any(map(is_chain_of_ours, line.lstrip(":").split(" "))) and not line.startswith("#")
+    ]
     sets = host.server.run("ipset", "save").stdout.splitlines()
     table = host.server.run("nft", "list", "table", "inet", "theirs").stdout
     return (*rules, *(line for line in sets if not line.split()[1].startswith("rb")), table)
@@ -182,7 +186,7 @@ def test_an_address_that_no_set_can_hold_does_not_keep_others_out(host: Host) ->
 def test_after_an_error_the_set_is_built_anew(host: Host) -> None:
     now = time.time()
     host.enforce({ALICE: 60}, now=now)
-    for chain in CHAINS:
+    for chain in {line.split(" ")[1] for line in host.saved().splitlines() if line.startswith("-A RB-")}:
         host.iptables("-F", chain)
     wait_until(
         lambda: host.server.run("ipset", "destroy", HOSTS4, check=False).returncode == 0, "the set to be destroyed"
