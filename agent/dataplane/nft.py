@@ -136,6 +136,9 @@ class Nft:
 
     async def uninstall(self) -> None:
         """Removes our table. Raises DataplaneError."""
+        # First the rules: packets under way would be looked up in sets that are taken away at once, and refused.
+        if chains := (await self.read()).names("chain"):
+            await self.run("".join(f"flush chain inet {TABLE} {name}\n" for name in chains))
         # Adding first makes this right whether it is there or not.
         await self.run(f"add table inet {TABLE}\ndelete table inet {TABLE}\n")
 

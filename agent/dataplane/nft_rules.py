@@ -25,6 +25,9 @@ _ORIGINAL = "meta l4proto {0} ct original proto-dst"
 _LISTENERS = "mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report"
 _NEW = "ct state new"
 
+AGAIN = "again."
+"""Begins the names of chains that lead to the chains of services by one rule after the other."""
+
 
 class _Path(NamedTuple):
     """A way of packets through the host: where its client's address and its service's port are to be found."""
@@ -72,6 +75,7 @@ def render(desired: Desired, template: RuleTemplate | None = None) -> list[str]:
             for line in _service_chain(side, chain, services, desired)
         ],
     }
+    protected = union(ports for service in desired.services for ports in service.ports)
     for name, path in _PATHS.items():
         blocks[f"{name}_failsafe"] = [
             rule for entry in desired.failsafe for rule in _openings(Opening(entry.networks, entry.ports), path)
@@ -82,7 +86,16 @@ def render(desired: Desired, template: RuleTemplate | None = None) -> list[str]:
         blocks[f"{name}_ports"] = [
             f"{path.port.format(protocol)} vmap {{ {', '.join(found)} }}" for protocol, found in verdicts.items()
         ]
-    protected = union(ports for service in desired.services for ports in service.ports)
+        # A packet that is under way while rules are written anew finds nothing in the map of the old ones (the kernel
+        # takes a map's elements away at once, a set's it does not): it is led the long way, instead of let in.
+        blocks[f"{name}_ports"] += _by_port(protected, path.port, f"goto {AGAIN}{name}")
+        if parts:
+            again = [
+                f"{path.port.format(each.ports.protocol)} {_numbers(each.ports)} "
+                f"goto {path.side}{chains[each.services]}"
+                for each in parts
+            ]
+            blocks["service_chains"] += [f"chain {AGAIN}{name} {{", *(f"\t{rule}" for rule in again), "}"]
     for side, port in (("from", _PATHS["input"].port), ("to", _PATHS["output"].port)):
         goto = {Target.ACCEPT: "accept", Target.REJECT: f"goto {side}_denied", Target.DROP: f"goto {side}_dropped"}
         blocks[f"{side}_allow"] = _in_sets(ALLOW, side, "accept")

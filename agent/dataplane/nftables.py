@@ -104,11 +104,13 @@ class NftablesDataplane:
                 raise DataplaneError("; ".join([*failures, str(error)])) from error
             if anew or not members_first:
                 failures += await contents.program(change, wanted, changed, at)
+            known = None if failures else sets
             try:
                 await self._program_rules(change, desired, now, found)
             except DataplaneError as error:
                 failures.append(str(error))
             if failures:
+                self._sets = known
                 raise DataplaneError("; ".join(failures))
             if changed is None:
                 unused = sets - declared.keys()

@@ -10,13 +10,14 @@ from pathlib import Path
 from radius_bridge.policy.members import parse_prefix
 from radius_bridge.registry.keys import Scope
 from tests.acceptance.frame import Report, Scenario, progress, told
-from tests.e2e.dataplane.host import ALICE, SERVER
+from tests.e2e.dataplane.backends import BACKENDS
+from tests.e2e.dataplane.host import ALICE, BOB, SERVER, Host
 from tests.e2e.machine import KEYS, MALLORY, PORT, SERVICE, Machine, grant
 from tests.lab.consul import ConsulServer
 from tests.lab.processes import PROJECT, LabError, run, wait_until
 from tests.lab.traffic import Flood
 
-OTHERS = 20_000
+OTHERS = 10_000
 """Members of each mass change."""
 
 
@@ -32,6 +33,7 @@ def run_traffic(quick: bool) -> Report:
                 rows += _play(report, machine, other, 1 if quick else 3)
             finally:
                 machine.power_off()
+    rows += [_rules_anew(report, backend, 20 if quick else 300) for backend in BACKENDS]
     report.lines += [
         "One member and one stranger send datagrams of 64 octets to a protected port, batch after batch, from one "
         "thread of this machine, on which the agent and Consul run too.",
@@ -87,28 +89,45 @@ def _play(report: Report, machine: Machine, other: str, times: int) -> list[list
     rows = []
     for what, change in changes:
         progress(f"{backend}: {what}")
-        rounds = {"nothing": 1, f"to {other} and back": 2}.get(what, times)
+        rounds = {changes[0][0]: 1, changes[1][0]: 1, changes[-1][0]: 2 * times}.get(what, times)
         with Flood(machine.client, ALICE, MALLORY, machine.server, (SERVER, PORT)) as flood:
             wait_until(lambda flood=flood: flood.passed > 1000, "traffic")  # type: ignore[misc]
             began = time.monotonic()
             for _ in range(rounds):
                 change()
             took = time.monotonic() - began
-        name = f"{backend}, {what}"
-        report.must(flood.error is None, f"{name}: {flood.error!r}")
-        report.must(flood.lost == 0, f"{name}: {flood.lost} permitted packets lost")
-        report.must(flood.leaked == 0, f"{name}: {flood.leaked} refused packets got in")
-        rows.append(
-            [
-                backend,
-                f"{what} (× {rounds})" if rounds > 1 else what,
-                told(took),
-                f"{flood.rate():,.0f}",
-                f"{flood.passed + flood.lost:,} / {flood.lost}",
-                f"{flood.tried:,} / {flood.leaked}",
-            ]
-        )
+        rows.append(_row(report, backend, f"{what} (× {rounds})" if rounds > 1 else what, took, flood))
     return rows
+
+
+def _rules_anew(report: Report, backend: str, times: int) -> list[str]:
+    """Rules are written over and over; `backend` is as for tests.e2e.dataplane.host.Host."""
+    what = f"rules written anew (× {times})"
+    progress(f"{backend}: {what}")
+    with tempfile.TemporaryDirectory(prefix="rb-acc-") as folder, Host(Path(folder), backend) as host:
+        host.enforce({ALICE: 3600})
+        with Flood(host.client, ALICE, BOB, host.server, (SERVER, PORT)) as flood:
+            began = time.monotonic()
+            for number in range(times):
+                host.enforce({ALICE: 3600}, failsafe=(f"198.18.{number % 2}.0/24",))
+            took = time.monotonic() - began
+    return _row(report, backend, what, took, flood)
+
+
+def _row(report: Report, backend: str, what: str, took: float, flood: Flood) -> list[str]:
+    name = f"{backend}, {what}"
+    report.must(flood.error is None, f"{name}: {flood.error!r}")
+    report.must(flood.lost == 0, f"{name}: {flood.lost} permitted packets lost")
+    report.must(flood.leaked == 0, f"{name}: {flood.leaked} refused packets got in")
+    sent, tried = flood.passed + flood.lost, flood.tried
+    return [
+        backend,
+        what,
+        told(took),
+        f"{flood.rate():,.0f}",
+        f"{sent:,} / {flood.lost}",
+        f"{tried:,} / {flood.leaked}",
+    ]
 
 
 def _many(machine: Machine, consul: ConsulServer, lot: int) -> None:

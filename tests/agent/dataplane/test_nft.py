@@ -93,7 +93,7 @@ def test_the_number_of_services_costs_no_rule_on_the_way() -> None:
 
 def test_one_map_by_port_leads_to_the_services_chain() -> None:
     rules = _chain(Desired((SSH, WEB), {}), "input")
-    assert rules[-2:] == [
+    assert rules[-4:-2] == [
         "tcp dport vmap { 22 : goto from.ssh_tcp_22, 80 : goto from.web_tcp_80, 8000-8010 : goto from.web_tcp_80 }",
         "udp dport vmap { 443 : goto from.web_tcp_80 }",
     ]
@@ -104,6 +104,20 @@ def test_one_map_by_port_leads_to_the_services_chain() -> None:
         "ip6 saddr @rb6n.ssh_tcp_22 accept",
         'ct state new counter name "refused.ssh_tcp_22"',
         "goto from_refuse",
+    ]
+
+
+def test_what_the_map_does_not_find_while_rules_are_written_anew_is_led_there_by_rules() -> None:
+    desired = Desired((SSH, WEB), {})
+    assert _chain(desired, "input")[-2:] == [
+        "tcp dport { 22, 80, 8000-8010 } goto again.input",
+        "udp dport 443 goto again.input",
+    ]
+    assert _chain(desired, "again.input") == [
+        "tcp dport 22 goto from.ssh_tcp_22",
+        "tcp dport 80 goto from.web_tcp_80",
+        "tcp dport 8000-8010 goto from.web_tcp_80",
+        "udp dport 443 goto from.web_tcp_80",
     ]
 
 

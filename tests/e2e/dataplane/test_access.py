@@ -2,6 +2,7 @@
 
 import socket
 import time
+from contextlib import suppress
 from functools import partial
 
 import pytest
@@ -239,3 +240,27 @@ def test_routed_traffic_that_is_not_published_is_left_alone(host: Host) -> None:
     host.listen(PORT, where=host.container)
     host.enforce()
     assert reach(host.client, BOB, CONTAINER) == "open"
+
+
+def test_udp_in_both_directions_ends_with_its_time_though_nobody_is_alive(host: Host) -> None:
+    with host.server.socket(type=socket.SOCK_DGRAM) as service, host.client.socket(type=socket.SOCK_DGRAM) as alice:
+        service.bind((SERVER, PORT))
+        alice.bind((ALICE, 0))
+        alice.connect((SERVER, PORT))
+        for sock in (service, alice):
+            sock.setblocking(False)
+        began = time.monotonic()
+        host.enforce({ALICE: 2.5})
+        host.stop_agent()
+        last = {service: 0.0, alice: 0.0}
+        while time.monotonic() < began + 4:
+            with suppress(ConnectionRefusedError):
+                alice.send(b"x")
+            with suppress(ConnectionRefusedError, PermissionError):
+                service.sendto(b"y", alice.getsockname())
+            for sock in last:
+                with suppress(BlockingIOError, ConnectionRefusedError):
+                    sock.recv(100)
+                    last[sock] = time.monotonic() - began
+            time.sleep(0.01)
+        assert all(1.0 < at < 2.6 for at in last.values()), last
