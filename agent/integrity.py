@@ -187,7 +187,12 @@ class Integrity:
             # What was read back after writing may be what the other one wrote.
             found = [Difference(RULES, extra=("written at the same time as ours",))]
         else:
-            found = await self._dataplane.compare(desired, now, only)
+            try:
+                found = await self._dataplane.compare(desired, now, only)
+            except DataplaneError:
+                self._waiting |= only
+                self._explained.clear()
+                raise
             found = [each for each in found if self._fights.may(each.what, now)]
         if not found:
             self._not_before = now + CALM if is_hint else self._not_before

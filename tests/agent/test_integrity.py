@@ -4,8 +4,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
+import pytest
+
 from agent.dataplane.change import Change
 from agent.dataplane.compare import Difference
+from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES, Touched
 from agent.dataplane.plan import KINDS, set_name
 from agent.desired import ALLOW, DENY, Desired
@@ -26,6 +29,7 @@ class Kernel:
         self.wrong: list[Difference] = []
         self.looked: list[set[str]] = []
         self.applied = 0
+        self.is_out_of_order = False
 
     async def apply(self, desired: Desired, now: float, changed: Mapping[str, Collection[Any]] | None = None) -> Change:
         self.applied += 1
@@ -34,6 +38,8 @@ class Kernel:
         return Change(rules=[4])
 
     async def compare(self, desired: Desired, now: float, only: Collection[str] | None = None) -> Sequence[Difference]:
+        if self.is_out_of_order:
+            raise DataplaneError("the kernel is out of order")
         self.looked.append(set(only or ()))
         return [each for each in self.wrong if only is None or each.what in only]
 
@@ -123,6 +129,16 @@ async def test_rules_that_are_not_heard_of_are_looked_at_each_time() -> None:
     assert integrity.next_look() == clock.now
     clock.now -= 1
     assert await _look(kernel, integrity, clock) == set()
+
+
+async def test_what_could_not_be_looked_at_is_looked_at_again() -> None:
+    kernel, clock = Kernel(1, hears_of_rules=False), Clock()
+    integrity = Integrity(kernel, 3.0, clock)
+    kernel.is_out_of_order = True
+    with pytest.raises(DataplaneError):
+        await integrity.look(kernel.desired)
+    kernel.is_out_of_order = False
+    assert RULES in await _look(kernel, integrity, clock, seconds=0)
 
 
 def test_what_was_changed_is_told_by_kind() -> None:

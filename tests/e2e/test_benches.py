@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from bench import agent_delta, agent_idle, agent_load, datapath, tidy
+from bench import agent_delta, agent_idle, agent_load, datapath, tamper, tidy
 from bench.dataplanes import BACKENDS
 from tests.lab.netns import Namespace
 from tests.lab.processes import PROJECT, run, wait_until
@@ -81,3 +81,11 @@ def test_what_a_killed_benchmark_left_is_swept_with_what_runs_in_it() -> None:
         assert sleeper.wait(10) == -signal.SIGKILL
         assert not left.exists()
         assert mine.exists()
+
+
+def test_the_tamper_bench_measures_every_kind(monkeypatch: pytest.MonkeyPatch) -> None:
+    only = {backend: dict(list(kinds.items())[:1]) for backend, kinds in tamper.KINDS.items()}
+    monkeypatch.setattr(tamper, "KINDS", only)
+    monkeypatch.setattr("structlog.configure", lambda **_: None)  # it is for the whole process
+    figures = tamper.run_bench(True).figures
+    assert set(figures["p99_ms"]) == {"ipset_jump_deleted", "nftables_rule_inserted"}  # type: ignore[arg-type]
