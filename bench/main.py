@@ -9,7 +9,21 @@ from collections.abc import Callable
 from rich.console import Console
 from rich.table import Table
 
-from bench import agent_delta, agent_load, datapath, every, fanout, herd, ingest, login, logins, model, results, scale
+from bench import (
+    agent_delta,
+    agent_load,
+    datapath,
+    every,
+    fanout,
+    herd,
+    ingest,
+    login,
+    logins,
+    model,
+    results,
+    scale,
+    tamper,
+)
 from bench.frame import Bench, Figures, Result, machine, progress, versions
 from bench.tidy import end_by_unwinding, sweep
 from tests.lab.processes import PROJECT, LabError
@@ -26,6 +40,7 @@ BENCHES: dict[str, Bench] = {
         agent_load.BENCH,
         agent_delta.BENCH,
         datapath.BENCH,
+        tamper.BENCH,
     )
 }
 """All there are, by name, in the order in which `all` runs them."""

@@ -1,7 +1,8 @@
 """How many hosts one Consul datacenter carries: a model fitted to what fanout and herd measured. Pure.
 
-Every announcement wakes every host, which then reads the records of all bridges; a record holds what was announced
-lately. So a wake-up costs something by itself, and something by the entries that it brings. docs/scale.md explains.
+An announcement wakes every host that does not pause; it then reads the records of all bridges, which hold what was
+announced lately. So a wake-up costs something by itself, and something by the entries that it brings. docs/scale.md
+explains.
 """
 
 import math
@@ -13,7 +14,7 @@ from typing import Any, NamedTuple, Self
 
 from bench.results import Results
 from radius_bridge.policy.members import parse_prefix, user_group
-from radius_bridge.registry.feed import KEPT_ANNOUNCEMENTS, KEPT_BYTES, KEPT_FOR, MAX_RECORD, Change, Log
+from radius_bridge.registry.feed import FRESH, KEPT_BYTES, KEPT_FOR, MAX_RECORD, Change, Log
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.poll import WAIT
 
@@ -46,16 +47,16 @@ def entry_octets() -> int:
     return log.size
 
 
-def entries(logins: float, announcements: float) -> float:
-    """Entries in the record of a bridge with so many logins a second that announces at most so often a second.
+def entries(logins: float, wakes: float) -> float:
+    """Entries that a wake-up brings from a bridge with so many logins a second, with at most so many wake-ups.
 
-    As `registry.feed.Log` keeps them: for KEPT_FOR, but what is more than KEPT_BYTES only if it was among the last
-    KEPT_ANNOUNCEMENTS, and never more than MAX_RECORD; what is new is always there.
+    As `registry.feed.Log` keeps them: for KEPT_FOR, but what is more than KEPT_BYTES only while it is
+    FRESH, and never more than MAX_RECORD; what is new is always there.
     """
     if not logins:
         return 0.0
-    fresh = max(1.0, logins / announcements)
-    roomy = max(KEPT_BYTES / entry_octets(), KEPT_ANNOUNCEMENTS * fresh)
+    fresh = max(1.0, logins / wakes)
+    roomy = max(KEPT_BYTES / entry_octets(), FRESH * logins)
     return max(fresh, min(KEPT_FOR * logins, roomy, MAX_RECORD / entry_octets()))
 
 
@@ -128,8 +129,8 @@ class Fit:
     """CPU seconds of the server that a host polls."""
     traffic: Cost
     """Octets on the wire of each host."""
-    announcements: float
-    """How often a second one bridge announces under load."""
+    wakes: float
+    """How often a second a host wakes under load: it pauses in between, however many bridges announce."""
     heard: Line
     """Milliseconds until the last host has heard (p50)."""
     memory: Line
@@ -161,7 +162,7 @@ def fit(figures: Mapping[str, Mapping[str, Any]]) -> Fit:
         leader=Leader.solve(alone.base, busy.base, wakes, logins),
         host=Cost.through((few, alone.per_host), (many, busy.per_host / wakes)),
         traffic=Cost.through((few, octets[0]), (many, octets[1])),
-        announcements=max(fanout["busy_wakes_per_s_per_agent"].values()),
+        wakes=max(fanout["busy_wakes_per_s_per_agent"].values()),
         heard=Line.through(fanout["last_agent_p50_ms"]),
         memory=Line.through(fanout["consul_memory_bytes"]),
         idle=idle,
@@ -202,8 +203,8 @@ class Capacity:
 def capacity(fitted: Fit, servers: int, logins: float, assumed: Assumptions | None = None) -> Capacity:
     """What a datacenter of so many Consul servers carries at so many logins a second."""
     assumed = assumed or Assumptions()
-    wakes = min(logins, assumed.bridges * fitted.announcements)
-    read = assumed.bridges * entries(logins / assumed.bridges, fitted.announcements)
+    wakes = min(logins, fitted.wakes)
+    read = assumed.bridges * entries(logins / assumed.bridges, wakes)
     cpu = assumed.cores * assumed.use - fitted.leader.at(wakes, logins)
     limits = {
         "CPU": _hosts(servers * cpu, fitted.host.at(wakes, read) + fitted.host.per_wake / WAIT),
@@ -249,7 +250,7 @@ def report(results: Results) -> str:
         f"| $T_w$, octets on a host's wire for a wake-up | {fitted.traffic.per_wake:,.0f} |",
         f"| $T_e$, octets on a host's wire for an entry | {fitted.traffic.per_entry:,.0f} |",
         "",
-        f"One bridge announces {fitted.announcements:.1f} times a second under load; a watch takes "
+        f"A host wakes {fitted.wakes:.1f} times a second under load; a watch takes "
         f"{fitted.memory.per_host / 1024:.0f} KiB of Consul's memory; the last of $n$ hosts at one server hears within "
         f"{fitted.heard.base:.1f} + {fitted.heard.per_host:.3f} $n$ ms; of hosts that lost Consul at once, "
         f"{fitted.herd_peak:.0%} come back within the busiest 0.1 s.",

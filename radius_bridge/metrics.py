@@ -140,6 +140,9 @@ IGNORED_ATTRIBUTES = Counter(
 GROUPS_LEFT_OUT = Counter(
     "radius_bridge_groups_left_out_total", "Groups of attributes ([[group]]) beyond those that one session may have"
 )
+ADDRESSES_LEFT_OUT = Counter(
+    "radius_bridge_addresses_left_out_total", "Addresses in packets beyond those that one session may have"
+)
 SEND_ERRORS = Counter("radius_bridge_send_errors_total", "Responses that the kernel did not take")
 SOCKET_DROPS = Counter("radius_bridge_socket_drops_total", "Packets that the kernel dropped before we read them")
 EVICTED = Counter(

@@ -5,8 +5,8 @@ import fcntl
 import os
 import signal
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, suppress
 from pathlib import Path
 from typing import Protocol, Self
 
@@ -92,6 +92,9 @@ class Dataplane(Protocol):
 
         Raises DataplaneError.
         """
+
+    def hear_nothing(self, while_many: Callable[[], AbstractContextManager[None]]) -> None:
+        """`while_many` is entered whenever many members are written of which the kernel would tell one by one."""
 
     def is_mine(self, port: int) -> bool:
         """True for the netlink ports of this dataplane, and of the programs that it ran lately."""

@@ -5,8 +5,9 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 
-from agent.dataplane.plan import KINDS, Range, Wanted, kind_of, kind_of_set, last_address, live, ranges, set_name
+from agent.dataplane.plan import KINDS, Kind, Range, Wanted, kind_of, kind_of_set, last_address, live, ranges, set_name
 from agent.desired import Desired
+from radius_bridge.policy.members import Prefix
 
 _SLACK = 5.0
 """Seconds that ends may differ: the kernel counts in seconds, and writing and listing many takes some."""
@@ -53,10 +54,12 @@ def wanted_members(
     for name in desired.names:
         if only is not None and not any(set_name(kind, name) in only for kind in KINDS):
             continue
-        entries = live(Wanted(desired.of(name), versions).entries(), now)
+        by_kind: dict[Kind, dict[Prefix, float]] = {kind: {} for kind in KINDS}
+        for prefix, end in live(Wanted(desired.of(name), versions).entries(), now).items():
+            by_kind[kind_of(prefix)][prefix] = end
         for kind in KINDS:
             if kind.version in versions and (only is None or set_name(kind, name) in only):
-                ours = {prefix: end for prefix, end in entries.items() if kind_of(prefix) is kind}
+                ours = by_kind[kind]
                 whole = {(prefix.number, last_address(prefix)): end for prefix, end in ours.items()}
                 found[set_name(kind, name)] = ranges(ours) if cut and not kind.hosts else whole
     return found

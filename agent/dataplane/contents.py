@@ -92,6 +92,10 @@ class Contents:
             if sets is None or any(set_name(kind, name) in sets for kind in self._kinds):
                 del self._held[name]
 
+    def forget_missing(self, existing: Collection[str], names: Iterable[str]) -> None:
+        """Sets of `names` that are not among the existing ones were deleted by somebody else."""
+        self.forget({set_name(kind, name) for name in names for kind in self._kinds} - set(existing))
+
     @contextmanager
     def _attempt(self, run: Run, name: str) -> Iterator[None]:
         """Work on the sets of `name`; if it does not end well, their content is not known any more."""

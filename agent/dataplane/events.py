@@ -3,7 +3,8 @@
 import errno
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 from agent.dataplane.errors import DataplaneError
@@ -45,7 +46,8 @@ class _Chunk(NamedTuple):
 
 
 _NETLINK_NETFILTER = 12
-_GROUP_NFTABLES = 1 << 6  # NFNLGRP_NFTABLES is the seventh
+_GROUP = 7  # NFNLGRP_NFTABLES
+_SOL_NETLINK, _JOIN, _LEAVE = 270, 1, 2
 _SUBSYSTEM = 10
 _GENERATION = 15
 _PROC_PID, _PROC_NAME = 2, 3
@@ -98,7 +100,7 @@ class EventSocket:
         try:
             self._socket = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_NETFILTER)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_RCVBUFFORCE, _ROOM)
-            self._socket.bind((0, _GROUP_NFTABLES))
+            self._socket.bind((0, 1 << _GROUP - 1))
         except OSError as error:
             raise DataplaneError(f"netlink socket for events: {error}; the agent needs CAP_NET_ADMIN") from error
         self._is_mine = is_mine
@@ -133,6 +135,16 @@ class EventSocket:
                 self._take_in(read(data))
             except DataplaneError:
                 self._lost = True
+
+    @contextmanager
+    def deaf(self) -> Iterator[None]:
+        """Hears nothing while the context is open; what others did meanwhile counts as missed."""
+        self._socket.setsockopt(_SOL_NETLINK, _LEAVE, _GROUP)
+        try:
+            yield
+        finally:
+            self._socket.setsockopt(_SOL_NETLINK, _JOIN, _GROUP)
+            self._lost = True
 
     def take(self) -> tuple[list[Told], bool]:
         """The transactions since this was last called, and whether any may have been missed."""

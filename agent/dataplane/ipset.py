@@ -7,8 +7,8 @@ before their sets do.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack
 from pathlib import Path
 from typing import Self
 
@@ -101,7 +101,14 @@ class IpsetDataplane:
             existing, self._existing = self._existing, None
             if existing is None:
                 run = Run(now, began, set(), stack)
-                run.existing.update(await (await run.sets()).entries())
+                sets = await run.sets()
+                for name in await sets.of_another_type():
+                    try:  # before rules mention it: then it could not go
+                        await sets.destroy(name)
+                    except DataplaneError as error:
+                        run.failures.append(str(error))
+                run.existing.update(await sets.entries())
+                contents.forget_missing(run.existing, desired.names)
             else:
                 run = Run(now, began, existing, stack)
             wanted = {
@@ -175,6 +182,9 @@ class IpsetDataplane:
         """See `Dataplane.counts`."""
         async with self._busy:
             return await self.summary()
+
+    def hear_nothing(self, while_many: Callable[[], AbstractContextManager[None]]) -> None:
+        """See `Dataplane.hear_nothing`: nobody tells of members of ipset anyway."""
 
     def is_mine(self, port: int) -> bool:
         """See `Dataplane.is_mine`."""

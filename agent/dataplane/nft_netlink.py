@@ -9,7 +9,8 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -73,6 +74,12 @@ _CODE = struct.Struct("=i")
 _LONGEST_ATTRIBUTE = 0xFFFF
 _LARGE = 1 << 18
 """Octets from which on a transaction is sent by a thread: the kernel works on it for milliseconds."""
+
+
+_MANY = 1 << 14
+"""Octets from which on it costs too much to hear of our own elements: the kernel would tell of each."""
+
+WhileMany = Callable[[], AbstractContextManager[None]]
 
 
 class _Layout:
@@ -169,6 +176,8 @@ class ElementSocket:
         self._socket.settimeout(timeout)
         self._sequence = 0
         self._room = 0
+        self.while_many: WhileMany = nullcontext
+        """Entered while many elements are written."""
         self.port: int = self._socket.getsockname()[0]
         """By which the kernel tells what came from here."""
 
@@ -184,10 +193,11 @@ class ElementSocket:
         sequence = self._sequence = self._sequence % 0x7FFFFFFF + 1
         data, of = batch(self._table, steps, sequence)
         self._sequence = (sequence + len(of) + 1) % 0x7FFFFFFF
-        if len(data) < _LARGE:
-            self._exchange(data, sequence, of)
-        else:
-            await asyncio.to_thread(self._exchange, data, sequence, of)
+        with self.while_many() if len(data) >= _MANY else nullcontext():
+            if len(data) < _LARGE:
+                self._exchange(data, sequence, of)
+            else:
+                await asyncio.to_thread(self._exchange, data, sequence, of)
 
     async def dump(self, set_name: str, form: Form) -> dict[Range, float]:
         """What a set holds, with the seconds left of each (infinity: permanent). Raises DataplaneError."""

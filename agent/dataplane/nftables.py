@@ -19,7 +19,7 @@ from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES, Touched
 from agent.dataplane.nft import Installed, Nft, install_text, read_listing, sets_text
 from agent.dataplane.nft_contents import FORMS, NftContents
-from agent.dataplane.nft_netlink import ElementSocket
+from agent.dataplane.nft_netlink import ElementSocket, WhileMany
 from agent.dataplane.nft_rules import TABLE, counted, declarations, render
 from agent.dataplane.plan import Wanted, is_ours, kind_of_set
 from agent.dataplane.template import RuleTemplate
@@ -185,6 +185,10 @@ class NftablesDataplane:
     async def counts(self) -> Mapping[str, int] | None:
         """See `Dataplane.counts`."""
         return None
+
+    def hear_nothing(self, while_many: WhileMany) -> None:
+        """See `Dataplane.hear_nothing`."""
+        self._open_elements().while_many = while_many
 
     def is_mine(self, port: int) -> bool:
         """See `Dataplane.is_mine`."""

@@ -12,7 +12,7 @@ from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.nfnetlink.ipset import IPSET_ERR_BUSY, IPSET_FLAG_LIST_HEADER
 
 from agent.dataplane.errors import DataplaneError
-from agent.dataplane.plan import Kind, is_ours, size
+from agent.dataplane.plan import Kind, is_ours, kind_of_set, size
 
 _TIMEOUT = 5.0
 _BUSY_PATIENCE = 3.0
@@ -27,13 +27,27 @@ class Sets:
 
     async def entries(self) -> dict[str, int]:
         """Our sets with the number of their entries in the kernel."""
-        found = {}
+        return {
+            name: answer.get_attr("IPSET_ATTR_DATA").get_attr("IPSET_ATTR_ELEMENTS")
+            for name, answer in (await self._headers()).items()
+        }
+
+    async def of_another_type(self) -> list[str]:
+        """Sets that have a name of ours and another type than it says: somebody else made them."""
+        return [
+            name
+            for name, answer in (await self._headers()).items()
+            if answer.get_attr("IPSET_ATTR_TYPENAME") != kind_of_set(name).type_name
+        ]
+
+    async def _headers(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
         try:
             async with asyncio.timeout(_TIMEOUT):
                 async for answer in await self._control.list(flags=IPSET_FLAG_LIST_HEADER):
                     name = answer.get_attr("IPSET_ATTR_SETNAME")
                     if is_ours(name):
-                        found[name] = answer.get_attr("IPSET_ATTR_DATA").get_attr("IPSET_ATTR_ELEMENTS")
+                        found[name] = answer
         except (OSError, NetlinkError) as error:
             raise DataplaneError(f"ipset list: {_reason(error)}") from error
         return found

@@ -59,6 +59,8 @@ def take_lease(state: State, lease: Lease, now: float) -> None:
     """Takes a lease: it joins the live sessions of its MAC address, and ends claims of others."""
     address = text(lease.address)
     before = state.binding(address)
+    if lease.is_told_again and lease.expires <= lease.at and not _concerns(before, lease.mac):
+        return
     after = leased(before, lease)
     if after is not before:
         state.put_binding(address, forget(after, now))
@@ -72,6 +74,11 @@ def refresh(state: State, session: str, now: float) -> None:
     known = state.session(session)
     if known is not None:
         _project(state, session, known, known, None, now)
+
+
+def _concerns(binding: Binding, mac: str) -> bool:
+    """True if a MAC address had a lease of the address, or has a claim on it, as far as is known."""
+    return mac in binding.leases or any(claim.mac == mac for claim in binding.claims.values())
 
 
 def _is_foreign(before: Session, event: Event) -> bool:

@@ -87,3 +87,5 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
     """When it ends; at or before `at` for one that was released or declined, or has expired."""
     source: str
     """The lease source that told us."""
+    is_told_again: bool = False
+    """True for what the source says at every start, though it may be long past."""

@@ -16,6 +16,8 @@ from collections.abc import AsyncIterator, Container
 from pathlib import Path
 from typing import Final, Self
 
+from msgspec.structs import replace
+
 from radius_bridge.identity.events import Lease
 from radius_bridge.leases.kea import Columns
 from radius_bridge.leases.outbox import Submit
@@ -179,8 +181,10 @@ class KeaFile(Watcher):
         for number, lease in enumerate(last.values()):
             if number % SLICE == 0:
                 await asyncio.sleep(0)
-            if lease.expires > now or lease.expires <= lease.at:
+            if lease.expires > now:
                 await self.offer(lease)
+            elif lease.expires <= lease.at:  # Kea keeps such rows for long
+                await self.offer(replace(lease, is_told_again=True))
         *older, self._reader = readers
         self._reader.bad = next(filter(None, (reader.finish() for reader in older)), self._reader.bad)
         return self._reader

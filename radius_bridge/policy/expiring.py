@@ -49,14 +49,16 @@ class Expiring(Generic[K]):
 
     def ending(self, until: float) -> int:
         """How many keys end until then (epoch seconds); it costs as much as there are."""
-        found, look_at = 0, [0]
+        found: set[K] = set()
+        look_at = [0]
         while look_at:
             at = look_at.pop()
             if at < len(self._queue) and self._queue[at][0] <= until:
                 end, _, key = self._queue[at]
-                found += self.ends.get(key) == end
+                if self.ends.get(key) == end:
+                    found.add(key)
                 look_at += (2 * at + 1, 2 * at + 2)
-        return found
+        return len(found)
 
     def soonest(self) -> float | None:
         """The next end (epoch seconds); None if nothing ends."""

@@ -12,6 +12,7 @@ from urllib.parse import quote
 from radius_bridge.identity.events import NOBODY, Event, Kind, Restart
 from radius_bridge.identity.macs import mac_of
 from radius_bridge.identity.names import NoUser
+from radius_bridge.identity.sessions import MAX_ADDRESSES
 from radius_bridge.policy.members import Prefix, parse_prefix
 from radius_bridge.radius.addresses import Addresses, default
 from radius_bridge.radius.clients import Client, Clients, Networks
@@ -58,6 +59,8 @@ class Outcome(NamedTuple):
     """Attributes left out because their value cannot be of their type."""
     groups_left_out: int = 0
     """Groups that the packet's attributes name beyond what one session may have."""
+    addresses_left_out: int = 0
+    """Addresses that it names beyond that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +208,8 @@ def interpret(attributes: Iterable[Attribute], client: Client, rules: Rules, arr
         within=client.networks,
         groups=groups,
     )
-    return Outcome(event, not_bound, refused, values.ignored, told.left_out)
+    beyond = max(0, len(allowed) - MAX_ADDRESSES)
+    return Outcome(event, not_bound, refused, values.ignored, told.left_out, beyond)
 
 
 def plain(octets: bytes) -> str:

@@ -186,6 +186,8 @@ class Service:
             metrics.IGNORED_ATTRIBUTES.inc(outcome.ignored)
         if outcome.groups_left_out:
             metrics.GROUPS_LEFT_OUT.inc(outcome.groups_left_out)
+        if outcome.addresses_left_out:
+            metrics.ADDRESSES_LEFT_OUT.inc(outcome.addresses_left_out)
         if outcome.not_bound is not None:
             metrics.NOT_BOUND[outcome.not_bound] += 1
         event = outcome.event

@@ -21,8 +21,13 @@ from radius_bridge.registry.poll import backoff
 from radius_bridge.registry.transport import TRY_TIMEOUT
 
 FIRST_INTERVAL: Final = 0.005
-LONGEST_INTERVAL: Final = 0.1
-"""Seconds between two announcements: at first, when one follows the other, and at most. Idle, there is none."""
+LONGEST_INTERVAL: Final = 0.025
+"""Seconds between two announcements: at first, when one follows the other, and under load. Idle, there is none. A
+response to a login waits for it; that hosts do not wake so often is their own doing (`registry.poll`)."""
+
+CROWDED_INTERVAL: Final = 0.1
+"""Seconds between two of them when the record cannot hold what is fresh: each then stands for as long as a follower
+may pause."""
 
 FEW: Final = 2
 """Transactions in one announcement up to which we are idle: a login is one, or two with its IPv6 address."""
@@ -136,9 +141,9 @@ class Announcer:
             interval = self._next_interval(interval, lots)
 
     def _next_interval(self, interval: float, lots: int) -> float:
-        """Under load each announcement takes more, so that followers wake less often; else none waits."""
+        """Under load each announcement takes more; else none waits."""
         if self._record.crowded:
-            return LONGEST_INTERVAL  # it has lost what some may not have read
+            return CROWDED_INTERVAL  # it has lost what some may not have read
         if lots > FEW:
             return min(LONGEST_INTERVAL, max(FIRST_INTERVAL, 2 * interval))
         return max(self._least, interval / 2 if interval > FIRST_INTERVAL else 0.0)

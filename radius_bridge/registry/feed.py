@@ -25,9 +25,10 @@ KEPT_FOR: Final = 2.0
 """Seconds for which an entry stays in its record, so that a follower who was slow to ask again has no gap."""
 
 KEPT_BYTES: Final = 16 * 1024
-"""Octets from which on only the last announcements stay: every follower fetches the record at each of them."""
+"""Octets from which on only what is fresh stays: every follower fetches the record whenever it wakes."""
 
-KEPT_ANNOUNCEMENTS: Final = 3
+FRESH: Final = 0.3
+"""Seconds for which an entry is fresh: followers look ten times a second at most (`registry.poll`)."""
 
 QUIET_BYTES: Final = 1024
 """A record that is larger (some ten logins) is emptied when things go quiet: the next wake-up is small again."""
@@ -142,10 +143,9 @@ class Log:
 
     def __init__(self, keys: Keys) -> None:
         self._keys = keys
-        self._lines: deque[tuple[bytes, float, int]] = deque()
-        """Each entry as it stands in the record, when it was added, and in which announcement."""
+        self._lines: deque[tuple[bytes, float]] = deque()
+        """Each entry as it stands in the record, and when it was added."""
         self._size = 0
-        self._announcement = 0
         self.first = 0
         """The number of the oldest entry in it."""
         self.crowded = False
@@ -161,7 +161,6 @@ class Log:
 
         Gives their number. `now` is the writer's clock (epoch seconds).
         """
-        self._announcement += 1
         fresh = 0
         size = _ENVELOPE
         while changes:
@@ -169,7 +168,7 @@ class Log:
             if fresh and size + len(line) + 1 > MAX_RECORD:
                 break
             changes.popleft()
-            self._lines.append((line, now, self._announcement))
+            self._lines.append((line, now))
             size += len(line) + 1
             self._size += len(line) + 1
             fresh += 1
@@ -187,19 +186,19 @@ class Log:
         return b'{"first":%d,"clock":%.3f,"entries":[%b]%b}' % (
             self.first,
             now,
-            b",".join(line for line, _, _ in self._lines),
+            b",".join([line for line, _ in self._lines]),
             b',"brief":true' if ended else b"",
         )
 
     def _forget(self, now: float, fresh: int) -> None:
         self.crowded = False
         while len(self._lines) > fresh:
-            line, added, announcement = self._lines[0]
-            is_recent = announcement > self._announcement - KEPT_ANNOUNCEMENTS
-            limit = MAX_RECORD if is_recent else KEPT_BYTES
+            line, added = self._lines[0]
+            is_fresh = now - added <= FRESH
+            limit = MAX_RECORD if is_fresh else KEPT_BYTES
             if now - added <= KEPT_FOR and self._size + _ENVELOPE <= limit:
                 return
-            self.crowded |= is_recent and now - added <= KEPT_FOR
+            self.crowded |= is_fresh
             self._lines.popleft()
             self._size -= len(line) + 1
             self.first += 1

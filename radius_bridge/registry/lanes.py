@@ -28,6 +28,7 @@ from radius_bridge.registry.feed import Change, Class
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.known import LIMIT, Known
 from radius_bridge.registry.kv import Committed, Entry
+from radius_bridge.registry.parts import gently, read_parts, slices
 from radius_bridge.registry.records import everybodys
 from radius_bridge.registry.transport import TRY_TIMEOUT
 from radius_bridge.registry.turn import Added, MayBind, Overlay, Refresh, Turn, Work
@@ -126,18 +127,20 @@ class Lanes:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
-    async def load(self) -> None:
-        """Reads all that is recorded, and does what was left undone. Raises RegistryError."""
+    async def load(self, spread: float = 0.0) -> None:
+        """Reads all that is recorded, and does what was left undone. Raises RegistryError.
+
+        In parts, between which others have their turn, here and in Consul; each folder over about `spread` seconds.
+        """
         learnt: list[str] = []
-        for prefix in (self._keys.restarts, self._keys.sessions, self._keys.bindings):
-            snapshot = await self._consul.read(prefix, consistency="consistent")
-            for place, entry in enumerate(snapshot.entries):
-                if self._take(entry):
-                    learnt.append(entry.key)
-                if place % SLICE == 0:
-                    await asyncio.sleep(0)
-        for start in range(0, len(learnt), SLICE):
-            self._reconsider(learnt[start : start + SLICE])
+        for folder in (self._keys.restarts, self._keys.sessions, self._keys.bindings):
+            listing = await self._consul.read_keys(folder, consistency="consistent")
+            async for entries in read_parts(self._consul, folder, listing.keys, spread=spread):
+                async for entry in gently(entries, SLICE):
+                    if self._take(entry):
+                        learnt.append(entry.key)
+        for some in slices(learnt, SLICE):
+            self._reconsider(some)
             await asyncio.sleep(0)
         self.known.prune(self._clock())
 

@@ -18,6 +18,9 @@ from radius_bridge.registry.poll import BACKOFF, Poll, backoff
 SPREAD: Final = 2.0
 """Seconds over which bridges spread their reads of everything after a gap."""
 
+LASTING: Final = 4.0
+"""Seconds over which one of them reads each of its folders."""
+
 PAUSE: Final = 30.0
 """Seconds between two of them, at least: what lanes know is only a hint."""
 
@@ -29,7 +32,8 @@ class Neighbours:
 
     def __init__(self, consul: Consul, keys: Keys, lanes: Lanes) -> None:
         self._lanes = lanes
-        self._poll = Poll(consul, keys, keys.identity_changes)
+        # Bridges are few, and their records large: they read each as it comes.
+        self._poll = Poll(consul, keys, keys.identity_changes, pauses=(0.0, 0.0))
         self._missed = asyncio.Event()
         self.counters: Counter[str] = self._poll.counters
 
@@ -64,7 +68,7 @@ class Neighbours:
             self._missed.clear()
             began = time.monotonic()
             try:
-                await self._lanes.load()
+                await self._lanes.load(LASTING)
             except RegistryError as error:
                 _log.warning("sessions and bindings not read", error=str(error))
                 self._missed.set()

@@ -28,6 +28,13 @@ BACKOFF: Final = (0.25, 30.0)
 CALM: Final = 0.05
 """Seconds after an answer without news: polls of a missing prefix wake for every write to any key."""
 
+PAUSE: Final = (0.005, 0.1)
+"""First and longest pause (seconds) under load, after which one answer brings what several would have. Less than
+`feed.FRESH`, so that nothing is missed."""
+
+FEW: Final = 2
+"""Changes in one answer up to which there is no load: a login is one, or two with its IPv6 address."""
+
 SKEW: Final = 5.0
 """Seconds by which a writer's clock may differ from ours."""
 
@@ -43,11 +50,20 @@ class Poll:
     `failures`, `confirmed` (answers that were asked of the leader again).
     """
 
-    def __init__(self, consul: Consul, keys: Keys, feed: str, *, clock: Callable[[], float] = time.time) -> None:
-        """`feed` is `keys.access_changes` or `keys.identity_changes`."""
+    def __init__(
+        self,
+        consul: Consul,
+        keys: Keys,
+        feed: str,
+        *,
+        pauses: tuple[float, float] = PAUSE,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """`feed` is `keys.access_changes` or `keys.identity_changes`; `pauses` are the first and longest under load."""
         self._consul = consul
         self._keys = keys
         self._feed = feed
+        self._pauses = pauses
         self._clock = clock
         self._positions = Positions(keys)
         self._index = 0
@@ -72,7 +88,7 @@ class Poll:
         Read prefixes after it has come, and again (all of them) after one that is `rewound`, `again` or `missed`.
         """
         index = failures = 0
-        seen_at = 0.0
+        seen_at = pause = 0.0
         while True:
             asked, asked_at = time.monotonic(), self._clock()
             try:
@@ -107,8 +123,8 @@ class Poll:
             self._note(news)
             self._followed = True
             yield news
-            if not (news.changes or news.clocks):
-                await asyncio.sleep(CALM)
+            pause = next_pause(pause, len(news.changes), self._pauses)
+            await asyncio.sleep(pause if news.changes or news.clocks else CALM)
 
     async def _look(self, index: int) -> tuple[News, Snapshot]:
         self.counters["polls"] += 1
@@ -173,6 +189,17 @@ async def confirmed(consul: Consul, keys: Keys, prefix: str) -> Snapshot:
     if snapshot.missing:
         await meta.expect(consul, keys, prefix)
     return snapshot
+
+
+def next_pause(pause: float, changes: int, limits: tuple[float, float] = PAUSE) -> float:
+    """Seconds to wait before the next poll, given those before the last one and the number of changes that it brought.
+
+    Under load we wake less often, and each answer brings more: every wake-up of every host costs Consul something.
+    """
+    first, longest = limits
+    if changes > FEW:
+        return min(longest, max(first, 2 * pause))
+    return pause / 2 if pause > first else 0.0
 
 
 def backoff(failures: int, limits: tuple[float, float]) -> float:

@@ -11,7 +11,7 @@ from bench.main import RESULTS, SCALE
 from bench.model import Assumptions, Cost, Leader, Line, capacity, entries, entry_octets, fit
 from bench.results import Outcome, Results, decode
 from radius_bridge.policy.members import parse_prefix, user_group
-from radius_bridge.registry.feed import KEPT_ANNOUNCEMENTS, KEPT_BYTES, KEPT_FOR, MAX_RECORD, Change, Log
+from radius_bridge.registry.feed import FRESH, KEPT_BYTES, KEPT_FOR, MAX_RECORD, Change, Log
 from radius_bridge.registry.keys import Keys
 
 WAKE, ENTRY = 100e-6, 1e-6
@@ -53,7 +53,7 @@ def test_few_and_many_entries_tell_what_an_entry_and_a_wake_up_cost() -> None:
     assert fitted.host == pytest.approx(Cost(WAKE, ENTRY))
     assert fitted.traffic == pytest.approx(Cost(1200, 80))
     assert fitted.leader.at(10, 1000) == pytest.approx(0.4)
-    assert fitted.announcements == 10
+    assert fitted.wakes == 10
     assert fitted.herd_peak == 0.1
 
 
@@ -62,7 +62,7 @@ def test_a_record_holds_what_is_as_old_as_it_keeps_and_has_room_for() -> None:
     assert entries(0.1, 10) == 1, "the login itself"
     assert entries(10, 10) == KEPT_FOR * 10
     assert entries(200, 10) == KEPT_BYTES / entry_octets(), "older ones make room"
-    assert entries(2000, 10) == KEPT_ANNOUNCEMENTS * 200, "but not those of the last announcements"
+    assert entries(2000, 10) == FRESH * 2000, "but not what is fresh"
     assert entries(8000, 10) == MAX_RECORD / entry_octets()
 
 
@@ -109,7 +109,7 @@ def test_many_logins_are_a_matter_of_cpu_which_servers_share() -> None:
     three, five = (capacity(fit(FIGURES), servers, 1000, Assumptions(agents=10**6)) for servers in (3, 5))
     assert three.limit == "CPU"
     assert five.limits["CPU"] == pytest.approx(three.limits["CPU"] * 5 / 3)
-    wakes, read = 20, 2 * entries(500, 10)  # two bridges, each ten times a second, and both their records each time
+    wakes, read = 10, 2 * entries(500, 10)  # ten times a second, and the records of two bridges each time
     assert (three.wakes, three.read) == (wakes, read)
     per_host = wakes * (WAKE + ENTRY * read) + WAKE / 30
     leader = fit(FIGURES).leader.at(wakes, 1000)
@@ -122,8 +122,8 @@ def test_a_server_that_cannot_even_take_the_logins_carries_nobody() -> None:
     assert found.datacenters(16_000) == 0
 
 
-def test_hosts_wake_for_each_login_until_bridges_announce_several_at_once() -> None:
-    assert [capacity(fit(FIGURES), 3, logins).wakes for logins in (1, 10, 100)] == [1, 10, 20]
+def test_hosts_wake_for_each_login_until_they_pause() -> None:
+    assert [capacity(fit(FIGURES), 3, logins).wakes for logins in (1, 10, 100)] == [1, 10, 10]
 
 
 def test_the_report_says_what_was_foretold_of_figures_it_was_not_fitted_to() -> None:

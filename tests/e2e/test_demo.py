@@ -18,7 +18,7 @@ pytestmark = pytest.mark.e2e
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     directory = tmp_path_factory.mktemp("demo")
     with Site.of_this_process("rb-told", directory, login=LOGIN, more=configuration(directory)) as site:
-        yield Stage(site, Show(Console(file=io.StringIO(), width=140)))
+        yield Stage(site, Show(Console(file=io.StringIO(), width=140)), patience=5)
 
 
 @pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)

@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+from msgspec.structs import replace
 
 from radius_bridge.identity.sessions import RETENTION
 from radius_bridge.policy.members import parse_prefix
@@ -214,6 +215,12 @@ def test_what_a_station_says_itself_counts_before_what_it_took_over() -> None:
 def test_a_release_or_a_decline_ends_the_binding() -> None:
     for world in in_any_order(start(mac=LAPTOP), leased(at=1), released(at=100)):
         assert (world.owner(at=99), world.owner(at=100)) == ("alice", "")
+
+
+def test_an_end_that_a_source_tells_at_every_start_leaves_nothing_if_nobody_knew_the_lease() -> None:
+    again = replace(released(at=100), is_told_again=True)
+    assert World().play(again).bindings == {}
+    assert World().play(start(mac=LAPTOP), leased(at=1), again).owner(at=100) == "", "it was missed"
 
 
 def test_a_renewal_extends_the_binding_and_not_beyond_the_maximum() -> None:

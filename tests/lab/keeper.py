@@ -8,12 +8,14 @@ from types import TracebackType
 from typing import Self
 
 from agent.dataplane.base import Dataplane
+from agent.dataplane.errors import DataplaneError
 from agent.desired import Desired
 from agent.integrity import Integrity
 from tests.lab.netns import Namespace
 from tests.lab.processes import LabError
 
 _TIMEOUT = 10.0
+_AGAIN = 0.1
 
 
 class Keeper:
@@ -23,6 +25,9 @@ class Keeper:
         self.integrity = Integrity(dataplane, every)
         self._dataplane = dataplane
         self._desired = desired
+        self.repaired = 0
+        """How often something was put back."""
+        self._repaired_at = 0.0
         self._keeps = threading.Event()
         self._stop: Callable[[], object] | None = None
         self._error: BaseException | None = None
@@ -45,18 +50,14 @@ class Keeper:
         if error is None and self._error is not None:
             raise LabError(f"the keeper failed: {self._error}") from self._error
 
-    @property
-    def repairs(self) -> int:
-        """How much was put back."""
-        return self.integrity.repairs.total()
-
-    def wait_repairs(self, more_than: int, timeout: float = _TIMEOUT) -> None:
-        """Waits until more than that was put back. Raises LabError."""
+    def wait_repaired(self, more_than: int, timeout: float = _TIMEOUT) -> float:
+        """Waits until something was put back more often than that; gives when (monotonic). Raises LabError."""
         with self._changed:
-            if not self._changed.wait_for(lambda: self._error or self.repairs > more_than, timeout):
+            if not self._changed.wait_for(lambda: self._error or self.repaired > more_than, timeout):
                 raise LabError(f"nothing was put back within {timeout:g} s")
         if self._error is not None:
             raise LabError(f"the keeper failed: {self._error}")
+        return self._repaired_at
 
     def _run(self, namespace: Namespace) -> None:
         try:
@@ -78,6 +79,7 @@ class Keeper:
         with self.integrity.listening(woken.set):
             await self.integrity.look(self._desired)
             self._keeps.set()
+            failed = False
             while not stop.is_set():
                 try:
                     async with asyncio.timeout(max(0.0, self.integrity.next_look() - time.time())):
@@ -85,7 +87,15 @@ class Keeper:
                 except TimeoutError:
                     pass
                 woken.clear()
-                await self._dataplane.apply(self._desired, time.time(), {})
-                await self.integrity.look(self._desired)
+                try:
+                    await self._dataplane.apply(self._desired, time.time(), None if failed else {})
+                    if await self.integrity.look(self._desired):
+                        self._repaired_at = time.monotonic()
+                        self.repaired += 1
+                    failed = False
+                except DataplaneError:
+                    failed = True  # tried again, as the agent does
+                    await asyncio.sleep(_AGAIN)
+                    woken.set()
                 with self._changed:
                     self._changed.notify_all()

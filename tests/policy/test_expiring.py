@@ -47,3 +47,12 @@ def test_what_is_left_is_what_is_not_over(puts: list[tuple[int, int]], times: li
         expected = {key: end for key, end in expected.items() if key not in over}
         assert kept.ends == expected
         assert kept.soonest() == min((end for end in expected.values() if end >= 0), default=None)
+
+
+@given(st.dictionaries(st.integers(0, 30), st.one_of(st.just(-1.0), st.floats(0, 100))), st.floats(0, 100))
+def test_how_many_end_until_then_is_counted(ends: dict[int, float], until: float) -> None:
+    expiring = Expiring[int]()
+    for key, end in ends.items():
+        expiring.put(key, until)  # an end that is of the past
+        expiring.put(key, end)
+    assert expiring.ending(until) == sum(0 <= end <= until for end in ends.values())

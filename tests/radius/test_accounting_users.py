@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from radius_bridge.identity.events import NOBODY, Event
 from radius_bridge.identity.names import Naming
+from radius_bridge.identity.sessions import MAX_ADDRESSES
 from radius_bridge.policy.members import parse_prefix, user_group
 from radius_bridge.radius.accounting import NotBound, Outcome, Rules, interpret
 from radius_bridge.radius.addresses import Addresses, Source
@@ -99,6 +100,12 @@ def test_a_shared_network_is_never_bound(status: str) -> None:
     result = outcome(Acct_Status_Type=status, Framed_IP_Address="10.66.0.1", Framed_IPv6_Address="2001:db8::1")
     assert [str(address) for address in taken(result).addresses] == ["2001:db8::1"]
     assert [str(address) for address in result.refused] == ["10.66.0.1"]
+
+
+def test_addresses_beyond_those_that_a_session_may_have_are_counted() -> None:
+    several = [f"2001:db8::{number}" for number in range(1, MAX_ADDRESSES + 2)]
+    result = outcome(Framed_IP_Address="10.1.2.3", Framed_IPv6_Address=several)
+    assert (len(taken(result).addresses), result.addresses_left_out) == (MAX_ADDRESSES + 2, 2)
 
 
 def grouped(*rules: GroupRule) -> Rules:

@@ -71,6 +71,8 @@ def run(console: Console, show: Show, stories: list[Story], *, keep: bool) -> in
                 story.play(stage)
         console.print(f"\n[bold green]All {len(show.steps)} steps as expected[/], {time.monotonic() - began:.0f} s.")
         if keep:
+            for part in (site.consul, site.bridge, site.agent):
+                part.kill()  # Consul in dev mode forgets who is still logged in
             site.start()
             site.engineer("grant", "alice", SERVICE)
             console.print("\n" + playground(site), soft_wrap=True)

@@ -31,6 +31,8 @@ It stays running, with everything as after the first step: alice is granted {SER
   {bridge} hosts
 [bold]what the server enforces[/]
   {inside}-server .venv/bin/radius-bridge-agent status -c {site.directory}/agent.toml
+  {inside}-server .venv/bin/radius-bridge-agent why {ALICE.address} {SERVICE} -c {site.directory}/agent.toml
+  {inside}-server .venv/bin/radius-bridge-agent refused -c {site.directory}/agent.toml
   {inside}-server ipset list
   {inside}-server iptables-save
 [bold]what Consul holds[/]

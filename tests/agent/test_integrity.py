@@ -1,0 +1,135 @@
+"""What is looked at, and when: hints at once, the rest in turn within a bounded rate."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+from agent.dataplane.change import Change
+from agent.dataplane.compare import Difference
+from agent.dataplane.events import RULES, Touched
+from agent.dataplane.plan import KINDS, set_name
+from agent.desired import ALLOW, DENY, Desired
+from agent.integrity import MOST_IN_TURN, Integrity, kind_of
+from radius_bridge.policy.members import Prefix
+from radius_bridge.policy.services import Service, parse_ports
+
+SSH = Service("ssh_tcp_22", (parse_ports("22"),))
+
+
+class Kernel:
+    """A dataplane whose kernel is what the test says."""
+
+    def __init__(self, members: int, *, hears_of_rules: bool = True) -> None:
+        self.hears_of_rules = hears_of_rules
+        self.desired = Desired((SSH,), {SSH.name: {Prefix(4, number, 32): -1 for number in range(members)}})
+        self.surplus = 0
+        self.wrong: list[Difference] = []
+        self.looked: list[set[str]] = []
+        self.applied = 0
+
+    async def apply(self, desired: Desired, now: float, changed: Mapping[str, Collection[Any]] | None = None) -> Change:
+        self.applied += 1
+        self.surplus = 0
+        self.wrong = []
+        return Change(rules=[4])
+
+    async def compare(self, desired: Desired, now: float, only: Collection[str] | None = None) -> Sequence[Difference]:
+        self.looked.append(set(only or ()))
+        return [each for each in self.wrong if only is None or each.what in only]
+
+    async def counts(self) -> Mapping[str, int] | None:
+        found = {set_name(kind, name): 0 for name in (ALLOW, DENY, SSH.name) for kind in KINDS}
+        return found | {f"rb4h.{SSH.name}": len(self.desired.of(SSH.name)) + self.surplus}
+
+    def distrust(self, sets: Collection[str]) -> None:
+        """Nothing is remembered."""
+
+    def hear_nothing(self, while_many: Callable[[], AbstractContextManager[None]]) -> None:
+        """Nothing is heard anyway."""
+
+    def is_mine(self, port: int) -> bool:
+        return False
+
+    def concerned(self, touched: Touched) -> str | None:
+        return None
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+async def _look(kernel: Kernel, integrity: Integrity, clock: Clock, seconds: float = 3.0) -> set[str]:
+    """What the next look looks into."""
+    before = len(kernel.looked)
+    await integrity.look(kernel.desired)
+    clock.now += seconds
+    return set().union(*kernel.looked[before:])
+
+
+async def test_a_small_host_is_read_back_with_every_look() -> None:
+    kernel, clock = Kernel(1000), Clock()
+    integrity = Integrity(kernel, 3.0, clock)
+    for _ in range(3):
+        assert f"rb4h.{SSH.name}" in await _look(kernel, integrity, clock)
+    assert kernel.applied == 0
+
+
+async def test_a_larger_set_is_read_back_as_seldom_as_the_rate_allows() -> None:
+    kernel, clock = Kernel(14_000), Clock()
+    integrity = Integrity(kernel, 3.0, clock)
+    looks = [f"rb4h.{SSH.name}" in await _look(kernel, integrity, clock) for _ in range(30)]
+    assert 3 <= sum(looks) <= 5  # 90 s at 700 members a second
+
+
+async def test_a_set_with_another_number_of_members_is_looked_into_at_once() -> None:
+    kernel, clock = Kernel(MOST_IN_TURN + 1), Clock()
+    integrity = Integrity(kernel, 3.0, clock)
+    assert f"rb4h.{SSH.name}" not in await _look(kernel, integrity, clock)
+    kernel.surplus = 1
+    kernel.wrong = [Difference(f"rb4h.{SSH.name}", extra=("192.0.2.66",))]
+    assert f"rb4h.{SSH.name}" in await _look(kernel, integrity, clock)
+    assert kernel.applied == 1
+    assert integrity.repairs == {"members": 1}
+
+
+async def test_a_number_that_is_explained_is_no_news() -> None:
+    """Such as a member that the kernel cannot hold."""
+    kernel, clock = Kernel(MOST_IN_TURN + 1), Clock()
+    kernel.surplus = -1
+    integrity = Integrity(kernel, 3.0, clock)
+    assert f"rb4h.{SSH.name}" in await _look(kernel, integrity, clock)
+    for _ in range(5):
+        assert f"rb4h.{SSH.name}" not in await _look(kernel, integrity, clock)
+
+
+async def test_members_that_are_about_to_end_may_be_missing() -> None:
+    kernel, clock = Kernel(MOST_IN_TURN + 1), Clock()
+    integrity = Integrity(kernel, 3.0, clock)
+    integrity.ending = lambda name, until: 5 if name == SSH.name else 0
+    kernel.surplus = -5
+    assert f"rb4h.{SSH.name}" not in await _look(kernel, integrity, clock)
+    kernel.surplus = -6
+    assert f"rb4h.{SSH.name}" in await _look(kernel, integrity, clock)
+
+
+async def test_rules_that_are_not_heard_of_are_looked_at_each_time() -> None:
+    kernel, clock = Kernel(1, hears_of_rules=False), Clock()
+    integrity = Integrity(kernel, 3.0, clock)
+    assert RULES in await _look(kernel, integrity, clock)
+    assert integrity.next_look() == clock.now
+    clock.now -= 1
+    assert await _look(kernel, integrity, clock) == set()
+
+
+def test_what_was_changed_is_told_by_kind() -> None:
+    moved = Difference(RULES, extra=("ipv4 the jumps are not at the head",))
+    deleted = Difference(RULES, missing=("ipv4 -A INPUT -j RB-INPUT",), extra=("ipv4 the jumps are not at the head",))
+    assert kind_of(moved) == kind_of(deleted) == "jump"
+    assert kind_of(Difference(RULES, extra=("ipv4 -A RB-INPUT -j ACCEPT",))) == "rules"
+    assert kind_of(Difference(RULES)) == "rules"  # only their order
+    assert kind_of(Difference("rb4h.ssh_tcp_22", missing=("the set itself",))) == "set"
+    assert kind_of(Difference("rb4h.ssh_tcp_22", missing=("192.0.2.1",))) == "members"
