@@ -1,13 +1,13 @@
 """The content of our sets: what they hold as far as we programmed it, and how they come to hold what is wanted."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 
-from agent.dataplane.change import Run
+from agent.dataplane.change import MANY, Run, aside
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.netlink import Entries, MemberSocket, Operation
 from agent.dataplane.plan import (
@@ -28,9 +28,6 @@ from agent.dataplane.plan import (
 )
 from radius_bridge.policy.expiring import Expiring
 from radius_bridge.policy.members import Prefix
-
-_MANY = 2_000
-"""Up to so many entries, or half the set, are sent as a delta; for more, a set is built aside at the right size."""
 
 
 @dataclass(slots=True)
@@ -115,7 +112,8 @@ class Contents:
         held = self._held.get(name)
         if held is None:
             return None
-        most = max(_MANY, len(wanted) // 2)
+        # For more, sets are built aside at the right size.
+        most = max(MANY, len(wanted) // 2)
         if only is None:
             if abs(len(wanted) - len(held.entries)) > most:
                 return None
@@ -134,8 +132,7 @@ class Contents:
         """Fills new sets aside and puts them in place; packets see the old content or the new."""
         sets = await run.sets()
         fresh = live(wanted.entries(), run.now())
-        # Another thread, so that meanwhile others have their turn.
-        parts = await asyncio.to_thread(by_kind, fresh) if len(fresh) > _MANY else by_kind(fresh)
+        parts = await aside(len(fresh), partial(by_kind, fresh))
         room: dict[Kind, int] = {}
         for kind in self._kinds:
             building = set_name(kind, name) + TEMPORARY
@@ -167,16 +164,8 @@ class Contents:
         held.entries.update(additions)
 
     async def _add(self, run: Run, name: str, kind: Kind, part: Part, suffix: str = "") -> None:
-        """Sends entries, and notes which of them are to be renewed."""
-        held, now = self._held[name], run.now()
-        for prefix in part.prefixes if held.again.ends else ():
-            held.again.drop(prefix)
-        if max(part.ends) > now + LONGEST_TIMEOUT:
-            for prefix, end in zip(part.prefixes, part.ends, strict=True):
-                _, again = timeout(end, now, shuts_out=held.shuts_out)
-                if again is not None:
-                    held.again.put(prefix, again)
-        entries = Entries(part.prefixes, timeouts(part.ends, now, shuts_out=held.shuts_out))
+        left = await aside(len(part.prefixes), partial(_timeouts, self._held[name], part, run.now()))
+        entries = Entries(part.prefixes, left)
         refused = await self._socket.write(Operation.ADD, set_name(kind, name) + suffix, kind, entries)
         run.change.added += len(part.prefixes) - len(refused)
         run.change.refused += [f"{name} {each.prefix}: {each.reason}" for each in refused]
@@ -191,3 +180,15 @@ class Contents:
                 held.again.drop(prefix)
             held.count[kind] -= len(gone)
             run.change.deleted += len(gone)
+
+
+def _timeouts(held: _Held, part: Part, now: float) -> list[int]:
+    """The timeouts of entries; which of them must be renewed is noted."""
+    for prefix in part.prefixes if held.again.ends else ():
+        held.again.drop(prefix)
+    if max(part.ends) > now + LONGEST_TIMEOUT:
+        for prefix, end in zip(part.prefixes, part.ends, strict=True):
+            _, again = timeout(end, now, shuts_out=held.shuts_out)
+            if again is not None:
+                held.again.put(prefix, again)
+    return timeouts(part.ends, now, shuts_out=held.shuts_out)

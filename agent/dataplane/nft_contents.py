@@ -3,12 +3,11 @@
 The kernel knows the end of every element to the millisecond and for centuries: nothing must be renewed.
 """
 
-import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from agent.dataplane.change import Change
+from agent.dataplane.change import MANY, Change, aside
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.nft_netlink import Do, Elements, ElementSocket, Form, Step
 from agent.dataplane.plan import (
@@ -27,10 +26,6 @@ from agent.dataplane.plan import (
     set_name,
 )
 from radius_bridge.policy.members import Prefix
-
-_MANY = 2_000
-"""Up to so many members, or a third of the set, are sent as a delta; for more, the set is emptied and filled in one
-transaction."""
 
 FORMS = {kind: Form(4 if kind.version == 4 else 16, kind.hosts) for kind in KINDS}
 
@@ -114,7 +109,8 @@ class NftContents:
         held = self._held.get(name)
         if held is None:
             return None
-        most = max(_MANY, len(wanted) // 3)
+        # For more, the sets are emptied and filled in one transaction.
+        most = max(MANY, len(wanted) // 3)
         if only is None:
             if abs(len(wanted) - len(held.entries)) > most:
                 return None
@@ -129,9 +125,7 @@ class NftContents:
         held = _Held(fresh)
         # The kernel counts from when it gets to an element, and nobody's time may end late.
         now += _SECONDS_EACH * len(fresh)
-        # Another thread, so that meanwhile others have their turn.
-        fill = partial(_fill, name, held, now)
-        steps = await asyncio.to_thread(fill) if len(fresh) > _MANY else fill()
+        steps = await aside(len(fresh), partial(_fill, name, held, now))
         self._held[name] = held
         failures = await self._commit(steps, [name])
         if not failures:
