@@ -42,6 +42,7 @@ def measure(members: int, seconds: float) -> Result:
         _fill(site, members)
         site.start()
         wait_until(lambda: _members(site) == members, "the members in the kernel", timeout=60)
+        time.sleep(3)  # then it writes to disk what it enforces
         settle(site)
         progress(f"nothing happens for {seconds:g} s")
         before, began = cpu_seconds(site.agent.pid), time.monotonic()

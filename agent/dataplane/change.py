@@ -1,11 +1,23 @@
 """One change of the kernel: what it did, and the state of one that is under way."""
 
+import asyncio
 import time
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from agent.dataplane.sets import Sets, open_sets
+
+T = TypeVar("T")
+
+MANY = 2_000
+"""Working on more entries than this takes milliseconds."""
+
+
+async def aside(entries: int, work: Callable[[], T]) -> T:
+    """Does work on so many entries; if they are many in another thread, so that meanwhile others have their turn."""
+    return await asyncio.to_thread(work) if entries > MANY else work()
 
 
 @dataclass(slots=True)

@@ -1,13 +1,13 @@
 """The content of our sets: what they hold as far as we programmed it, and how they come to hold what is wanted."""
 
-import asyncio
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from math import inf
 
-from agent.dataplane.change import Run
+from agent.dataplane.change import MANY, Run, aside
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.netlink import MemberSocket, Operation
 from agent.dataplane.plan import (
@@ -28,9 +28,6 @@ from agent.dataplane.plan import (
 )
 from radius_bridge.policy.expiring import Expiring
 from radius_bridge.policy.members import Prefix
-
-_MANY = 2_000
-"""Up to so many entries, or half the set, are sent as a delta; for more, a set is built aside at the right size."""
 
 
 @dataclass(slots=True)
@@ -119,7 +116,8 @@ class Contents:
         held = self._held.get(name)
         if held is None:
             return None
-        most = max(_MANY, len(wanted) // 2)
+        # For more, sets are built aside at the right size.
+        most = max(MANY, len(wanted) // 2)
         if only is None:
             if abs(len(wanted) - len(held.entries)) > most:
                 return None
@@ -138,8 +136,7 @@ class Contents:
         """Fills new sets aside and puts them in place; packets see the old content or the new."""
         sets = await run.sets()
         fresh = live(wanted.entries(), run.now())
-        # Another thread, so that meanwhile others have their turn.
-        parts = await asyncio.to_thread(by_kind, fresh) if len(fresh) > _MANY else by_kind(fresh)
+        parts = await aside(len(fresh), partial(by_kind, fresh))
         room: dict[Kind, int] = {}
         for kind in self._kinds:
             building = set_name(kind, name) + TEMPORARY
@@ -171,18 +168,11 @@ class Contents:
         held.entries.update(additions)
 
     async def _add(self, run: Run, name: str, kind: Kind, part: Part, suffix: str = "") -> None:
-        """Sends entries, and notes which of them are to be renewed."""
-        held, now = self._held[name], run.now()
-        for prefix in part.prefixes if held.again.ends else ():
-            held.again.drop(prefix)
-        if max(part.ends) > now + LONGEST_TIMEOUT:
-            for prefix, end in zip(part.prefixes, part.ends, strict=True):
-                _, again = timeout(end, now, shuts_out=held.shuts_out)
-                if again is not None:
-                    held.again.put(prefix, again)
+        await aside(len(part.prefixes), partial(_note_renewals, self._held[name], part, run.now()))
+        shuts_out = self._held[name].shuts_out
 
         def left(start: int, end: int) -> list[int]:
-            return timeouts(part.ends[start:end], run.now(), shuts_out=held.shuts_out)
+            return timeouts(part.ends[start:end], run.now(), shuts_out=shuts_out)
 
         refused = await self._socket.write(Operation.ADD, set_name(kind, name) + suffix, kind, part.prefixes, left)
         run.change.added += len(part.prefixes) - len(refused)
@@ -199,3 +189,14 @@ class Contents:
                 held.again.drop(prefix)
             held.count[kind] -= len(gone)
             run.change.deleted += len(gone)
+
+
+def _note_renewals(held: _Held, part: Part, now: float) -> None:
+    """Notes which entries must be programmed again, since the kernel cannot hold their ends."""
+    for prefix in part.prefixes if held.again.ends else ():
+        held.again.drop(prefix)
+    if max(part.ends) > now + LONGEST_TIMEOUT:
+        for prefix, end in zip(part.prefixes, part.ends, strict=True):
+            _, again = timeout(end, now, shuts_out=held.shuts_out)
+            if again is not None:
+                held.again.put(prefix, again)

@@ -12,9 +12,11 @@ import struct
 from array import array
 from collections.abc import Callable, Sequence
 from enum import IntEnum
+from functools import partial
 from math import inf
 from typing import NamedTuple
 
+from agent.dataplane.change import aside
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.plan import Kind, Range
 from agent.dataplane.wire import Records, attributes, big_endian, split
@@ -220,10 +222,8 @@ class MemberSocket:
 
         Raises DataplaneError if the set itself refuses: it is missing, full or of another type.
         """
-        # The kernel works while it is being sent to: a message takes a millisecond or two.
-        if len(prefixes) <= capacity(kind):
-            return self._write(operation, set_name, kind, prefixes, timeouts)
-        return await asyncio.to_thread(self._write, operation, set_name, kind, prefixes, timeouts)
+        # The kernel works while it is being sent to, so this does not wait for it.
+        return await aside(len(prefixes), partial(self._write, operation, set_name, kind, prefixes, timeouts))
 
     def _write(
         self, operation: Operation, set_name: str, kind: Kind, prefixes: Sequence[Prefix], timeouts: Timeouts

@@ -3,12 +3,11 @@
 The kernel knows the end of every element to the millisecond and for centuries: nothing must be renewed.
 """
 
-import asyncio
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
-from agent.dataplane.change import Change
+from agent.dataplane.change import MANY, Change, aside
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.nft_netlink import Do, Elements, ElementSocket, Form, Step
 from agent.dataplane.plan import (
@@ -27,10 +26,6 @@ from agent.dataplane.plan import (
     set_name,
 )
 from radius_bridge.policy.members import Prefix
-
-_MANY = 2_000
-"""Up to so many members, or a third of the set, are sent as a delta; for more, the set is emptied and filled in one
-transaction."""
 
 FORMS = {kind: Form(4 if kind.version == 4 else 16, kind.hosts) for kind in KINDS}
 
@@ -116,7 +111,8 @@ class NftContents:
         held = self._held.get(name)
         if held is None:
             return None
-        most = max(_MANY, len(wanted) // 3)
+        # For more, the sets are emptied and filled in one transaction.
+        most = max(MANY, len(wanted) // 3)
         if only is None:
             if abs(len(wanted) - len(held.entries)) > most:
                 return None
@@ -136,9 +132,7 @@ class NftContents:
         for _ in range(3):
             held = self._held[name] = _Held(dict(fresh))
             began = clock()
-            fill = partial(_fill, name, held, began + takes)
-            # Another thread, so that meanwhile others have their turn.
-            steps = await asyncio.to_thread(fill) if len(fresh) > _MANY else fill()
+            steps = await aside(len(fresh), partial(_fill, name, held, began + takes))
             failures = await self._commit(steps, [name])
             took = clock() - began
             if failures or took <= takes + _LATE:

@@ -12,9 +12,11 @@ import struct
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from enum import IntEnum
+from functools import partial
 from itertools import compress
 from typing import NamedTuple
 
+from agent.dataplane.change import aside
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.plan import Range
 from agent.dataplane.wire import Records, attributes, big_endian, split
@@ -79,8 +81,6 @@ _NUMBER32 = struct.Struct(">I")
 _NUMBER64 = struct.Struct(">Q")
 _CODE = struct.Struct("=i")
 _KEY_AT = 3  # words: after the headers of element, key, and value
-_MANY = 2_000
-"""More elements than this are sent by a thread: the kernel works on them for milliseconds."""
 
 
 _LOUD = 250
@@ -196,10 +196,8 @@ class ElementSocket:
         steps = [step for step in steps if step.elements is None or step.elements.firsts]
         count = sum(len(step.elements.firsts) for step in steps if step.elements is not None)
         with self.while_many() if count > _LOUD else nullcontext():
-            if count > _MANY:
-                await asyncio.to_thread(self._commit, steps)
-            elif steps:
-                self._commit(steps)
+            if steps:
+                await aside(count, partial(self._commit, steps))
 
     def _commit(self, steps: Sequence[Step]) -> None:
         sequence = self._sequence = self._sequence % 0x7FFFFFFF + 1

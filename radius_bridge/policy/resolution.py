@@ -63,6 +63,8 @@ class Resolution:
         """The groups among the members: few, where addresses are many."""
         self._groups_of: dict[Member, tuple[GroupRef, ...]] = {}
         """Which groups hold a member: mostly one, and a tuple is a quarter of a set."""
+        self._alone: dict[GroupRef, tuple[GroupRef, ...]] = {}
+        """The tuple for all members that no other group holds."""
         self._turned: set[GroupRef] = set()
 
     def protect(self, names: Iterable[str]) -> None:
@@ -87,9 +89,11 @@ class Resolution:
         else:
             members[member] = end
             if group not in holders:
-                self._groups_of[member] = (*holders, group)
+                alone = self._alone.setdefault(group, (group,))
+                self._groups_of[member] = (*holders, group) if holders else alone
         if not members:
             del self._members[group]
+            self._alone.pop(group, None)
         if isinstance(member, GroupRef):
             self._set_link(group, member, end)
         for access in self._access.values():

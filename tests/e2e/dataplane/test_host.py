@@ -120,6 +120,23 @@ def test_a_set_grows_beyond_what_it_was_made_for(host: Host) -> None:
     assert reach(host.client, ALICE, SERVER) == "open"
 
 
+def test_the_first_block_and_the_last_one_count_at_once(host: Host) -> None:
+    host.listen()
+    deny: dict[Prefix, float] = {}
+    desired = Desired((SERVICE,), {SERVICE.name: {parse_prefix(ALICE): NEVER}, ALLOW: {}, DENY: deny})
+    host.apply(desired)
+    nobody_blocked = host.own_rules()
+    deny[parse_prefix(ALICE)] = NEVER
+    host.apply(desired, None, {DENY: {parse_prefix(ALICE)}})
+    assert reach(host.client, ALICE, SERVER) == "refused"
+    assert host.differences() == []
+    del deny[parse_prefix(ALICE)]
+    host.apply(desired, None, {DENY: {parse_prefix(ALICE)}})
+    assert reach(host.client, ALICE, SERVER) == "open"
+    assert host.own_rules() == nobody_blocked
+    assert host.differences() == []
+
+
 def test_only_what_changed_is_looked_at_if_that_is_known(host: Host) -> None:
     host.listen()
     now = time.time()
