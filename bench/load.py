@@ -26,6 +26,7 @@ def main(host: str, port: int, per_s: int) -> None:
         sock.setblocking(False)
         ready.register(sock, selectors.EVENT_READ)
         sockets.append(sock)
+    run = f"busy-{time.time():.0f}"  # sessions told of once more would be nothing new
     answered = 0
     began = reported = time.monotonic()
     for number in itertools.count():
@@ -38,7 +39,7 @@ def main(host: str, port: int, per_s: int) -> None:
                 break
         user = number % _ADDRESSES
         attributes = accounting(
-            Status.START, f"busy{user}", f"busy-{number}", str(IPv4Address(_FIRST + user)), event_time=time.time()
+            Status.START, f"busy{user}", f"{run}-{number}", str(IPv4Address(_FIRST + user)), event_time=time.time()
         )
         sockets[number % _SOCKETS].send(request(number // _SOCKETS % 256, attributes, BRIDGE_SECRET))
         if now - reported >= 1:

@@ -174,9 +174,9 @@ class Announcer:
             value = self._record.record(self._clock(), ended=ended)
             tried = [*tried[-7:], value]
             # The folder is a key too, so that a feed without a writer wakes for nothing but itself.
-            ops = [Op.cas(self._key, value, self._index)]
+            ops = [Op.cas(self.key, value, self._index)]
             if not self._index:
-                ops.append(Op.set(f"{self._key.rpartition('/')[0]}/", b""))
+                ops.append(Op.set(f"{self.key.rpartition('/')[0]}/", b""))
             try:
                 done = await self._consul.transact(ops, timeout=TRY_TIMEOUT)
             except Conflict:
@@ -195,7 +195,7 @@ class Announcer:
                     self._begin_anew()
                 continue
             else:
-                self._index = done.modified[self._key]
+                self._index = done.modified[self.key]
             self._written = time.monotonic()
             self.counters["announcements"] += 1
             self.counters["octets"] += len(value)
@@ -204,7 +204,7 @@ class Announcer:
     async def _was_ours(self, tried: list[bytes]) -> bool:
         """After a conflict: True if one of our tries had succeeded. If not, the next one can."""
         try:
-            entry = await self._consul.get(self._key, consistency="consistent", timeout=TRY_TIMEOUT)
+            entry = await self._consul.get(self.key, consistency="consistent", timeout=TRY_TIMEOUT)
         except RegistryError:
             await asyncio.sleep(backoff(0, BACKOFF))
             return False
@@ -217,7 +217,7 @@ class Announcer:
         if entry is not None or self._index:
             # Nobody else writes our record: Consul was restored, and what we announced since may never have been.
             self.counters["lives"] += 1
-            _log.warning("Consul has gone back: beginning anew", feed=self._class.value, record=self._key)
+            _log.warning("Consul has gone back: beginning anew", feed=self._class.value, record=self.key)
             self._begin_anew()
         return False
 
@@ -227,6 +227,7 @@ class Announcer:
         self._record.add(deque([READ_ALL]), self._clock())
 
     def _begin_life(self) -> None:
-        self._key = record_key(self._keys, self._class, writer_name())
+        self.key = record_key(self._keys, self._class, writer_name())
+        """Of our record, in this life."""
         self._record = Log(self._keys)
         self._index = 0

@@ -14,6 +14,7 @@ from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Entry
 from radius_bridge.registry.lanes import Lanes
 from radius_bridge.registry.poll import BACKOFF, Poll, backoff
+from radius_bridge.registry.positions import News
 
 SPREAD: Final = 2.0
 """Seconds over which bridges spread their reads of everything after a gap."""
@@ -25,6 +26,13 @@ PAUSE: Final = 30.0
 """Seconds between two of them, at least: what lanes know is only a hint."""
 
 _log = structlog.get_logger(__name__)
+
+
+def is_incomplete(news: News, own: str) -> bool:
+    """True if others recorded what the news do not tell. `own` is the key of our record, whose gaps tell nothing: what
+    we wrote we know, and under load we read it too seldom.
+    """
+    return bool(news.gaps.keys() - {own}) or news.again or news.rewound or news.missed
 
 
 class Neighbours:
@@ -56,7 +64,7 @@ class Neighbours:
                     if change.value is not None
                 ]
             )
-            if news.gaps or news.again or news.rewound or news.missed:
+            if is_incomplete(news, self._lanes.identity.key):
                 self._missed.set()
 
     async def _load(self) -> None:
