@@ -52,7 +52,11 @@ def notify_systemd(state: str) -> None:
 
 @asynccontextmanager
 async def signals(reload: Callable[[], None]) -> AsyncIterator[asyncio.Event]:
-    """Gives an event that SIGTERM or SIGINT sets; SIGHUP calls `reload`."""
+    """Gives an event that SIGTERM or SIGINT sets; SIGHUP calls `reload`.
+
+    What comes after that, until the loop is closed, changes nothing: a second SIGTERM does not cut short an end that is
+    under way.
+    """
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
@@ -61,8 +65,7 @@ async def signals(reload: Callable[[], None]) -> AsyncIterator[asyncio.Event]:
     try:
         yield stop
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            loop.remove_signal_handler(number)
+        loop.add_signal_handler(signal.SIGHUP, lambda: None)
 
 
 async def run_until(stop: asyncio.Event, *coroutines: Coroutine[Any, Any, None]) -> None:

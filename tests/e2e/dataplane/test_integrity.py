@@ -50,10 +50,11 @@ def _nft(commands: str) -> Tamper:
 
 def _other_body(host: Host) -> None:
     """A rule does something else and is called as before."""
-    rules = [line for line in host.saved().splitlines() if line.startswith("-A RB-INPUT-PORTS ")]
+    chain = "RB-INPUT-1"
+    rules = [line for line in host.saved().splitlines() if line.startswith(f"-A {chain} ")]
     number, rule = next((n, line) for n, line in enumerate(rules, 1) if "--comment" in line)
-    body = rule.removeprefix("-A RB-INPUT-PORTS ").replace('"', "").split()
-    host.iptables("-R", "RB-INPUT-PORTS", str(number), *body, "-j", "ACCEPT")
+    body = rule.removeprefix(f"-A {chain} ").replace('"', "").split()
+    host.iptables("-R", chain, str(number), *body, "-j", "ACCEPT")
 
 
 def _all(*tampers: Tamper) -> Tamper:
