@@ -69,7 +69,7 @@ def run_bench(quick: bool) -> Result:
         with tempfile.TemporaryDirectory(prefix="rb-bench-") as folder, namespace("tamper") as host:
             for kind, command in kinds.items():
                 is_heard = backend == "nftables" or command.startswith("iptables")
-                times = (10 if is_heard else 2) if quick else (100 if is_heard else 20)
+                times = (10 if is_heard else 2) if quick else (30 if is_heard else 5)
                 progress(f"{backend}: {kind.replace('_', ' ')}, {times} times")
                 took = _repairs(host, backend, Path(folder), command, times)
                 for name, value in milliseconds(took).items():

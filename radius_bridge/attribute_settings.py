@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, PlainValidator, field_validator, model_validator
 
@@ -12,8 +12,7 @@ from radius_bridge.radius.addresses import Source
 from radius_bridge.radius.dictionary import with_sites
 from radius_bridge.radius.users import USER_NAME, GroupRule, Users
 from radius_bridge.registry.feed import DERIVED_PREFIX
-
-_T = TypeVar("_T")
+from radius_bridge.setting_fields import not_empty
 
 
 def _regex(value: Any) -> re.Pattern[str]:
@@ -42,13 +41,6 @@ def _source(value: Any) -> Source:
                 raise ValueError(f"{name}: {error}") from None
         case _:
             raise ValueError("""write the name of an attribute, or { attribute = "NAME", pattern = '^addr=(.+)$' }""")
-
-
-def not_empty(value: tuple[_T, ...]) -> tuple[_T, ...]:
-    """A list with something in it. Raises ValueError."""
-    if not value:
-        raise ValueError("write at least one")
-    return value
 
 
 RegexField = Annotated[re.Pattern[str], PlainValidator(_regex)]

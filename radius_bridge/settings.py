@@ -1,18 +1,14 @@
 """The bridge's configuration file (config/bridge/radius-bridge.toml is the commented example)."""
 
-import ipaddress
 import os
-import re
-import stat
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
-    PlainValidator,
     SecretStr,
     StringConstraints,
     ValidationInfo,
@@ -25,12 +21,9 @@ from radius_bridge.attribute_settings import (
     GroupSettings,
     NamesSettings,
     SourceField,
-    not_empty,
     users,
 )
-from radius_bridge.identity.names import case_mapped
-from radius_bridge.policy.expiry import parse_duration
-from radius_bridge.policy.members import Prefix, parse_prefix
+from radius_bridge.lease_settings import LeaseSettings
 from radius_bridge.radius import tls
 from radius_bridge.radius.accounting import Rules
 from radius_bridge.radius.addresses import DEFAULT, Addresses, Source
@@ -39,66 +32,19 @@ from radius_bridge.radius.dictionary import with_sites
 from radius_bridge.radius.sockets import endpoint
 from radius_bridge.radius.users import Users
 from radius_bridge.registry.settings import ConsulSettings, PlainUrl
+from radius_bridge.setting_fields import (
+    CertificateNameField,
+    DurationField,
+    EndpointField,
+    FingerprintField,
+    PrefixField,
+    RealmField,
+    not_empty,
+    secret_from_file,
+)
 
 SHORTEST_SECRET = 8
 """Octets. RFC 2865 §3 wants 16; fewer than 8 are found by trying them all on one captured packet."""
-
-Endpoint = tuple[str, int]
-"""A numeric address and a port."""
-
-
-def _prefix(value: Any) -> Prefix:
-    if not isinstance(value, str):
-        raise ValueError('write an address or a network as text, such as "192.0.2.1" or "2001:db8::/32"')
-    try:
-        return parse_prefix(value)
-    except ValueError as error:
-        raise ValueError(f"write an address or a network, such as 192.0.2.1 or 192.0.2.0/24 ({error})") from None
-
-
-def _endpoint(value: Any) -> Endpoint:
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([0-9.]+)):(\d{1,5})", value) if isinstance(value, str) else None
-    if match is not None and int(match[3]) <= 65535:
-        try:
-            address = ipaddress.IPv6Address(match[1]) if match[1] else ipaddress.IPv4Address(match[2])
-        except ValueError:
-            pass
-        else:
-            return str(address), int(match[3])
-    raise ValueError("write a numeric address and a port, such as 0.0.0.0:1813 or [::]:1813")
-
-
-def _seconds(value: Any) -> int:
-    if not isinstance(value, str | int) or isinstance(value, bool):
-        raise ValueError("write seconds (3600) or a duration (8h)")
-    return parse_duration(str(value))
-
-
-def _realm(value: Any) -> str:
-    if not isinstance(value, str) or "@" in value or value != value.strip():
-        raise ValueError('write what follows the @ in user names, without it; "" stands for names that have none')
-    return case_mapped(value)
-
-
-def _certificate_name(value: Any) -> str:
-    if isinstance(value, str) and re.fullmatch(r"(?=.{1,253}$)[A-Za-z0-9_-]+(\.[A-Za-z0-9_-]+)*", value):
-        return value.lower()
-    raise ValueError("write a DNS name as the certificate has it, such as proxy.example.org")
-
-
-def _fingerprint(value: Any) -> bytes:
-    digits = value.replace(":", "") if isinstance(value, str) else ""
-    if re.fullmatch(r"[0-9A-Fa-f]{64}", digits):
-        return bytes.fromhex(digits)
-    raise ValueError("write 64 hexadecimal digits, as `openssl x509 -noout -fingerprint -sha256` prints them")
-
-
-PrefixField = Annotated[Prefix, PlainValidator(_prefix)]
-EndpointField = Annotated[Endpoint, PlainValidator(_endpoint)]
-DurationField = Annotated[int, PlainValidator(_seconds)]
-CertificateNameField = Annotated[str, PlainValidator(_certificate_name)]
-FingerprintField = Annotated[bytes, PlainValidator(_fingerprint)]
-RealmField = Annotated[str, PlainValidator(_realm)]
 
 
 class ClientSettings(BaseModel):
@@ -257,58 +203,6 @@ class MetricsSettings(BaseModel):
     """Address and TCP port of /metrics."""
 
 
-class LeaseSettings(BaseModel):
-    """One `[[lease]]`: where a DHCP server's leases are learnt from."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    name: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
-    """How bindings, logs and metrics call it."""
-    type: Literal["kea", "dnsmasq", "push"]
-    networks: Annotated[tuple[PrefixField, ...], AfterValidator(not_empty)]
-    """The only addresses that it may name."""
-    path: Path | None = None
-    """kea, dnsmasq: the lease file."""
-    control_socket: Path | None = None
-    """kea: its control socket, which says where the leases are; instead of `path`."""
-    listen: EndpointField | None = None
-    """push: address and TCP port."""
-    token_file: Path | None = None
-    """push: a file that holds the token of those who push, and nothing else."""
-    allowed: tuple[PrefixField, ...] = ()
-    """push: the networks that they push from."""
-
-    @model_validator(mode="after")
-    def _has_what_its_type_needs(self) -> Self:
-        given = {key for key in _LEASE_KEYS if getattr(self, key)}
-        choices = _LEASE_TYPES[self.type]
-        if given not in choices:
-            wanted = " or ".join(" and ".join(sorted(choice)) for choice in choices)
-            found = f", not {', '.join(sorted(given))}" if given else ""
-            raise ValueError(f"a source of type {self.type!r} needs {wanted}{found}")
-        if self.token_file is not None:
-            self.read_token()
-        return self
-
-    def read_token(self) -> bytes:
-        """The token of a `push` source. Raises ValueError, saying which file is wrong, never what is in it."""
-        token = b"" if self.token_file is None else secret_from_file(self.token_file, "token_file")
-        if not re.fullmatch(rb"[!-~]{16,}", token):
-            raise ValueError(
-                f"token_file {self.token_file} needs a token of 16 characters or more without blanks: "
-                f"openssl rand -hex 32 >{self.token_file}"
-            )
-        return token
-
-
-_LEASE_TYPES: dict[str, list[set[str]]] = {
-    "kea": [{"path"}, {"control_socket"}],
-    "dnsmasq": [{"path"}],
-    "push": [{"listen", "token_file", "allowed"}],
-}
-_LEASE_KEYS = frozenset().union(*(keys for choices in _LEASE_TYPES.values() for keys in choices))
-
-
 class DatacentersSettings(BaseModel):
     """`[datacenters]`: where hosts are that need to know who is behind which address."""
 
@@ -404,18 +298,3 @@ def _repetitions(table: str, key: str, values: list[str]) -> Iterable[str]:
         earlier = values.index(value)
         if value and earlier < index:
             yield f"{table}[{index}].{key} = {value!r}: {table}[{earlier}] has it too; each needs its own"
-
-
-def secret_from_file(path: Path, key: str = "secret_file") -> bytes:
-    """The secret that is all of a file, which `key` of the configuration names.
-
-    Raises ValueError if it cannot be read, or if everybody can.
-    """
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if mode & stat.S_IROTH:
-                raise ValueError(f"{key} {path} can be read by everybody: chmod 640 {path}")
-            return file.read(4096).rstrip(b"\r\n")
-    except OSError as error:
-        raise ValueError(f"{key} {path} cannot be read: {error.strerror}") from None

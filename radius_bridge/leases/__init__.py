@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 
+from radius_bridge.lease_settings import LeaseSettings
 from radius_bridge.leases.dnsmasq import DnsmasqFile
 from radius_bridge.leases.keafile import KeaFile
 from radius_bridge.leases.keasocket import KeaSocket
@@ -9,7 +10,6 @@ from radius_bridge.leases.outbox import Submit
 from radius_bridge.leases.push import Push
 from radius_bridge.leases.source import Source
 from radius_bridge.radius.clients import Networks
-from radius_bridge.settings import LeaseSettings
 
 
 def sources(settings: Iterable[LeaseSettings], submit: Submit) -> list[Source]:

@@ -312,7 +312,7 @@ node = "server"
                 part.wait_ready(self.consul_has_leader)
         for part in idle:
             if part in self._ready:
-                part.wait_log(self._ready[part])
+                part.wait_log(self._ready[part], timeout=60)  # eight bridges may read 100,000 bindings
 
     def close(self) -> None:
         """Ends every part and deletes the namespaces; safe to call at any time, and twice."""
