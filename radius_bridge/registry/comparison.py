@@ -23,17 +23,17 @@ class Comparison:
     `note` what changes in the view from then on; pass everything that was read to `look` and `look_for`; then `settle`.
     """
 
-    def __init__(self, view: View, root: str, folder: str, since: Mapping[Class, int | None], now: float) -> None:
+    def __init__(self, view: View, root: str, folder: str, since: Mapping[Class, int], now: float) -> None:
         """`since`: the classes to compare for, each with the index up to which everything has been announced.
 
-        0: it was empty then; None: nobody has announced anything before. `root` ends with a slash; `now` is in epoch
+        0: it was empty then, or nobody has announced anything before. `root` ends with a slash; `now` is in epoch
         seconds.
         """
         self._view = view
         self._root = len(root)
         self._since = dict(since)
         self._floor = view.floor(folder)
-        self._oldest = min((index for index in since.values() if index is not None), default=self._floor)
+        self._oldest = min(since.values(), default=self._floor)
         self._now = now
         self._recent: set[str] = set()
         self._suspects: list[tuple[Class, Change]] = []
@@ -66,8 +66,7 @@ class Comparison:
             if writers is None:
                 continue
             change = Change(entry.key, entry.value, entry.modify_index)
-            since = self._since[writers]
-            if since is not None and since < entry.modify_index <= floor:
+            if self._since[writers] < entry.modify_index <= floor:
                 # After the last leader looked, and before we began to follow: we know it, hosts may not.
                 self._unwitnessed.append((writers, change))
             if not is_known and values.get(entry.key) not in {entry.value, as_announced(entry.value)}:
@@ -95,7 +94,7 @@ class Comparison:
         """True if the folder was read again meanwhile: nobody can say what of it hosts were told."""
         return self._view.floor(self.folder) != self._floor
 
-    def done(self, writers: Class) -> int | None:
+    def done(self, writers: Class) -> int:
         """`since` for the next comparison."""
         if self.is_overtaken:
             return self._since[writers]

@@ -61,7 +61,7 @@ class _Lead:
     announcer: Announcer
     leadership: Leadership
     done: dict[str, int]
-    """By folder, the index up to which everything is announced; 0 if it was empty."""
+    """By folder, the index up to which everything is announced; 0 if it was empty then, or is not here."""
     failed: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when a round failed: another bridge may fare better."""
 
@@ -165,7 +165,7 @@ class Publisher:
         """One reading of everything that the classes may name. Raises RegistryError."""
         for folder in (self._keys.groups, self._keys.services, self._keys.sets):
             below = folder.removeprefix(f"{self._keys.root}/")
-            since = {writers: lead.done.get(folder) for writers, lead in leads.items() if writers.concerns(below)}
+            since = {writers: lead.done.get(folder, 0) for writers, lead in leads.items() if writers.concerns(below)}
             if since and {await self._consul.index_of(folder)} != set(since.values()):
                 await self._compare(folder, since)
         if not self._comparisons:
@@ -178,9 +178,7 @@ class Publisher:
                 lead = leads[writers]
                 if self._leads.get(writers) is lead and lead.leadership.holds():
                     await self._announce(lead.announcer, comparison.folder, changes)
-                    done = comparison.done(writers)
-                    if done is not None:
-                        lead.done[comparison.folder] = done
+                    lead.done[comparison.folder] = comparison.done(writers)
         for writers, lead in leads.items():
             if self._leads.get(writers) is lead:
                 await self._consul.transact([Op.set(self._mark(writers), msgspec.json.encode(lead.done))])
@@ -198,7 +196,7 @@ class Publisher:
         except (TimeoutError, NotRecorded) as error:
             raise RegistryError(f"{folder}: cannot announce ({error})") from error
 
-    async def _compare(self, folder: str, since: dict[Class, int | None]) -> None:
+    async def _compare(self, folder: str, since: dict[Class, int]) -> None:
         """Reads a folder: its keys, and then, a few at a time, what they say."""
         view, root = self.follower.view, f"{self._keys.root}/"
         comparison = Comparison(view, root, folder, since, self._clock())

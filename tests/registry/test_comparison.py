@@ -11,7 +11,7 @@ from radius_bridge.registry.view import View
 ROOT, FOLDER = "befw/", "befw/$alias$/"
 ALICE, STAFF = f"{FOLDER}$user.alice$/192.0.2.1", f"{FOLDER}$staff$/$user.alice$"
 NOW = 1_800_000_000.0
-BOTH = {Class.BRIDGE: None, Class.ENGINEER: None}
+BOTH = {Class.BRIDGE: 10, Class.ENGINEER: 10}
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def view() -> View:
     return view
 
 
-def comparison(view: View, since: Mapping[Class, int | None] = BOTH, index: int = 12) -> Comparison:
+def comparison(view: View, since: Mapping[Class, int] = BOTH, index: int = 12) -> Comparison:
     made = Comparison(view, ROOT, FOLDER, since, NOW)
     made.index = index
     return made
@@ -92,13 +92,24 @@ def test_a_new_leader_tells_what_changed_after_the_last_one_looked_though_it_kno
     assert compared.settle() == {Class.BRIDGE: [Change(ALICE, b"-1", 9)], Class.ENGINEER: []}
 
 
+def test_the_first_leader_of_all_tells_everything_since_hosts_may_have_read_before_it_was_there(view: View) -> None:
+    compared = comparison(view, {Class.BRIDGE: 0, Class.ENGINEER: 0})
+    compared.look([Entry(ALICE, 9, raw=b"-1"), Entry(STAFF, 10, raw=b"-1")])
+    assert compared.settle() == {
+        Class.BRIDGE: [Change(ALICE, b"-1", 9)],
+        Class.ENGINEER: [
+            Change(STAFF, b"-1", 10),
+        ],
+    }
+
+
 def test_a_folder_read_again_meanwhile_hides_nothing(view: View) -> None:
     compared = comparison(view)
     compared.look([Entry(ALICE, 11, raw=b"1900000000")])
     view.begin(FOLDER)
     view.complete(FOLDER, 11, [Entry(ALICE, 11, raw=b"1900000000"), Entry(STAFF, 10, raw=b"-1")])
     assert compared.settle()[Class.BRIDGE] == [Change(ALICE, b"1900000000", 11)]
-    assert compared.done(Class.BRIDGE) is None  # the next one has to look at all of it again
+    assert compared.done(Class.BRIDGE) == 10  # the next one has to look at all of it again
 
 
 def test_what_an_engineer_deleted_before_we_followed_is_read_again_by_all_since_nobody_can_name_it() -> None:

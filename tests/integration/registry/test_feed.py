@@ -222,6 +222,16 @@ async def test_what_another_program_puts_or_deletes_is_heard_of_within_15_second
         assert host.follower.counters["reads"] == 3
 
 
+async def test_what_was_put_before_there_was_a_publisher_is_heard_of_too(
+    consul: Consul, keys: Keys, eventually: Eventually
+) -> None:
+    async with following(consul, keys) as host:
+        await consul.transact([Op.set(f"{keys.groups}$user.alice$/192.0.2.1", b"-1")])
+        await consul.transact([Op.set(f"{keys.services}ssh_tcp_22/$staff$", b"-1")])
+        async with running(Publisher(consul, keys).run()):
+            await eventually(lambda: _agree(consul, keys, host), within=15)
+
+
 async def test_of_many_keys_that_are_read_in_parts_nothing_is_missed(
     consul: Consul, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -233,13 +243,13 @@ async def test_of_many_keys_that_are_read_in_parts_nothing_is_missed(
         await consul.transact([Op.set(user, b"-1") for user in users[start : start + MAX_OPS]])
     publisher = Publisher(consul, keys)
     async with following(consul, keys) as host, running(publisher.run()):
-        await eventually(lambda: _is(publisher.counters["readings"] > 2), within=10)
+        await eventually(lambda: _is(publisher.counters["announced"] == len(users)), within=10)  # the first of all
         staff, grant = f"{keys.groups}$staff$/{users[0]}", f"{keys.services}ssh_tcp_22/$staff$"
         await consul.transact([Op.set(users[7], b"1900000000"), Op.delete(users[-7]), Op.set(staff, b"-1")])
         await consul.transact([Op.set(f"{keys.groups}$user.new$/192.0.2.1", b"-1"), Op.set(grant, b"-1")])
         await eventually(lambda: _agree(consul, keys, host), within=10)
         assert host.follower.counters["reads"] == 3
-        assert publisher.counters["announced"] == 5
+        assert publisher.counters["announced"] == len(users) + 5
         assert publisher.counters["restored"] == 0
 
 
