@@ -184,6 +184,7 @@ class Lanes:
             if fresh:
                 await self._read_again(lane)
             tickets = self._fill(lane, turn)
+            lane.in_flight = len(tickets)
             ops = turn.ops
             done = Committed(0, {})
             if ops:
@@ -217,11 +218,13 @@ class Lanes:
             lane.failures = 0
             if done.index:
                 self._committed()
-            settled = set(tickets)
-            lane.pending = [ticket for ticket in lane.pending if ticket not in settled]
+            for ticket in tickets:
+                lane.remove(ticket)
             self._settling.settle(turn, tickets, done)
             self._consequences.of(turn.groups)
             self.known.prune(self._clock())
+        finally:
+            lane.in_flight = 0
 
     def _fill(self, lane: Lane, turn: Turn) -> list[Ticket]:
         """Adds what waits to the turn, as much as fits; gives what will be done when that is committed."""
@@ -260,7 +263,7 @@ class Lanes:
                 self.known.drop(key)
             else:
                 self.known.put(key, entry.value, entry.modify_index)
-        lane.doubtful.clear()
+        lane.clear_up()
 
     async def _pause(self, lane: Lane) -> None:
         """Waits before the next try, longer each time and never as long as the other lanes (full jitter)."""
