@@ -80,7 +80,7 @@ class Class(Enum):
         return key.startswith(self._folders) and not key.startswith(_BRIDGES_GROUPS)
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One key as a commit left it."""
 
     key: str

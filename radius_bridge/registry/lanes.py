@@ -221,7 +221,7 @@ class Lanes:
             for ticket in tickets:
                 lane.remove(ticket)
             self._settling.settle(turn, tickets, done)
-            self._consequences.of(turn.groups)
+            self._consequences.of(turn.groups, turn.written)
             self.known.prune(self._clock())
         finally:
             lane.in_flight = 0

@@ -5,7 +5,9 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
 
+from radius_bridge.identity.bindings import Binding
 from radius_bridge.identity.events import Lease, Restart
+from radius_bridge.identity.sessions import Session
 from radius_bridge.registry.announcer import Announcer
 from radius_bridge.registry.feed import Change
 from radius_bridge.registry.keys import Keys
@@ -63,7 +65,7 @@ class Settling:
         for key, ops in turn.groups.items():
             index = done.modified[key]
             if index > self._known.index(key):
-                self._known.put(key, ops[0].value, index)
+                self._note(turn, key, ops[0].value, index)
             identity.append(Change(key, ops[0].value, index))
             if key.startswith(self._keys.bindings):
                 bindings[key] = index
@@ -85,6 +87,15 @@ class Settling:
             deadline = min(loop.time() + self._tickets.patience, max((each.deadline for each in tickets), default=inf))
             timer = loop.call_at(deadline, self._not_announced, tickets)
             announced.add_done_callback(partial(self._acknowledge, tickets, bindings, timer))
+
+    def _note(self, turn: Turn, key: str, value: bytes, index: int) -> None:
+        record = turn.written(key)
+        if isinstance(record, Session):
+            self._known.put_session(key, record, value, index)
+        elif isinstance(record, Binding):
+            self._known.put_binding(key, record, value, index)
+        else:
+            self._known.put(key, value, index)
 
     def _acknowledge(
         self,
