@@ -6,6 +6,7 @@ People write `alice`, `group:staff`, `192.0.2.1`.
 
 import ipaddress
 import re
+import socket
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -27,6 +28,8 @@ class Prefix(NamedTuple):
         return self.length == (32 if self.version == 4 else 128)
 
     def __str__(self) -> str:
+        if self.version == 4 and self.length == 32:  # nearly all: at a tenth of the time
+            return socket.inet_ntoa(self.number.to_bytes(4))
         address = _address(self.version, self.number)
         return str(address) if self.is_host else f"{address}/{self.length}"
 
@@ -47,6 +50,7 @@ USER_PREFIX = "user."
 """Groups of users start with this: somebody who logs in as "dba" must not walk into the group `$dba$`."""
 
 _PLAIN = re.compile(rb"[A-Za-z0-9._@+-]")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9._@+-]+")
 _GROUP_NAME = re.compile(r"[A-Za-z0-9._@+%-]{1,800}")
 
 
@@ -92,6 +96,8 @@ def user_group(user: str) -> GroupRef:
 
     A name that is not UTF-8 is passed with `surrogateescape`.
     """
+    if _PLAIN_NAME.fullmatch(user):
+        return GroupRef(USER_PREFIX + user)
     raw = user.encode("utf-8", "surrogateescape")
     encoded = "".join(chr(octet) if _PLAIN.match(bytes([octet])) else f"%{octet:02X}" for octet in raw)
     return GroupRef(USER_PREFIX + encoded)

@@ -25,10 +25,6 @@ LONGEST_INTERVAL: Final = 0.025
 """Seconds between two announcements: at first, when one follows the other, and under load. Idle, there is none. A
 response to a login waits for it; that hosts do not wake so often is their own doing (`registry.poll`)."""
 
-CROWDED_INTERVAL: Final = 0.1
-"""Seconds between two of them when the record cannot hold what is fresh: each then stands for as long as a follower
-may pause."""
-
 FEW: Final = 2
 """Transactions in one announcement up to which we are idle: a login is one, or two with its IPv6 address."""
 
@@ -127,8 +123,9 @@ class Announcer:
                 self._pending.appendleft(READ_ALL)
                 self._announced -= 1  # nobody waits for it
                 self._read_again = False
-            fresh = self._record.add(self._pending, self._clock())
-            await self._write()
+            fresh = self._record.add(self._pending, time.monotonic())
+            if fresh:
+                await self._write()
             self.counters["entries"] += fresh
             self._announced += fresh
             lots = 0
@@ -142,9 +139,7 @@ class Announcer:
 
     def _next_interval(self, interval: float, lots: int) -> float:
         """Under load each announcement takes more; else none waits."""
-        if self._record.crowded:
-            return CROWDED_INTERVAL  # it has lost what some may not have read
-        if lots > FEW:
+        if lots > FEW or self._record.crowded:
             return min(LONGEST_INTERVAL, max(FIRST_INTERVAL, 2 * interval))
         return max(self._least, interval / 2 if interval > FIRST_INTERVAL else 0.0)
 
@@ -224,7 +219,7 @@ class Announcer:
     def _begin_anew(self) -> None:
         """A new life that begins with the advice to read everything again: it stands for all that was to be said."""
         self._begin_life()
-        self._record.add(deque([READ_ALL]), self._clock())
+        self._record.add(deque([READ_ALL]), time.monotonic())
 
     def _begin_life(self) -> None:
         self.key = record_key(self._keys, self._class, writer_name())

@@ -18,7 +18,7 @@ import msgspec
 from radius_bridge.policy.members import USER_PREFIX
 from radius_bridge.registry.keys import ALIAS, BINDING, CONFIRM, IPSET, RESTART, SERVICE, SESSION, Keys
 
-MAX_RECORD: Final = 64 * 1024
+MAX_RECORD: Final = 96 * 1024
 """Octets of one record, at most."""
 
 KEPT_FOR: Final = 2.0
@@ -29,6 +29,10 @@ KEPT_BYTES: Final = 16 * 1024
 
 FRESH: Final = 0.3
 """Seconds for which an entry is fresh: followers look ten times a second at most (`registry.poll`)."""
+
+STANDS: Final = 0.15
+"""Seconds for which an entry stands in any case: what is new waits if there is no room for both (beyond some 10,000
+logins a second)."""
 
 QUIET_BYTES: Final = 1024
 """A record that is larger (some ten logins) is emptied when things go quiet: the next wake-up is small again."""
@@ -76,7 +80,7 @@ class Class(Enum):
         return key.startswith(self._folders) and not key.startswith(_BRIDGES_GROUPS)
 
 
-class Change(msgspec.Struct, frozen=True):
+class Change(msgspec.Struct, frozen=True, gc=False):
     """One key as a commit left it."""
 
     key: str
@@ -149,7 +153,7 @@ class Log:
         self.first = 0
         """The number of the oldest entry in it."""
         self.crowded = False
-        """True if `add` had to forget what was added a moment ago."""
+        """True if `add` had to leave some for later."""
 
     @property
     def size(self) -> int:
@@ -157,22 +161,23 @@ class Log:
         return self._size
 
     def add(self, changes: deque[Change], now: float) -> int:
-        """Takes as many of `changes` (off its left end) as one record holds, and forgets what is old.
+        """Takes as many of `changes` (off its left end) as there is room for, and forgets what is old.
 
-        Gives their number. `now` is the writer's clock (epoch seconds).
+        Gives their number. `now` is in seconds, by a clock that never goes back.
         """
+        while self._lines and now - self._lines[0][1] > KEPT_FOR:
+            self._forget()
         fresh = 0
-        size = _ENVELOPE
+        self.crowded = False
         while changes:
             line = _encode(_entry(self._keys, changes[0]))
-            if fresh and size + len(line) + 1 > MAX_RECORD:
+            if not self._make_room(len(line) + 1, now):
+                self.crowded = True
                 break
             changes.popleft()
             self._lines.append((line, now))
-            size += len(line) + 1
             self._size += len(line) + 1
             fresh += 1
-        self._forget(now, fresh)
         return fresh
 
     def trim(self) -> None:
@@ -190,18 +195,21 @@ class Log:
             b',"brief":true' if ended else b"",
         )
 
-    def _forget(self, now: float, fresh: int) -> None:
-        self.crowded = False
-        while len(self._lines) > fresh:
-            line, added = self._lines[0]
-            is_fresh = now - added <= FRESH
-            limit = MAX_RECORD if is_fresh else KEPT_BYTES
-            if now - added <= KEPT_FOR and self._size + _ENVELOPE <= limit:
-                return
-            self.crowded |= is_fresh
-            self._lines.popleft()
-            self._size -= len(line) + 1
-            self.first += 1
+    def _make_room(self, octets: int, now: float) -> bool:
+        """Forgets what makes room for so many octets; False if there is none for now."""
+        while self._lines:
+            age = now - self._lines[0][1]
+            if self._size + octets + _ENVELOPE <= (MAX_RECORD if age <= FRESH else KEPT_BYTES):
+                return True
+            if age < STANDS:
+                return False
+            self._forget()
+        return True
+
+    def _forget(self) -> None:
+        line, _ = self._lines.popleft()
+        self._size -= len(line) + 1
+        self.first += 1
 
 
 _ENVELOPE: Final = 100

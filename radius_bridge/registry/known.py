@@ -118,14 +118,31 @@ class Known:
             return self._names(self._by_nas.get((source, nas), ()))
         return self._names(each for key, keys in self._by_nas.items() if key[0] == source for each in keys)
 
+    def put_session(self, key: str, session: Session, value: bytes, index: int) -> None:
+        """Remembers a session that stands in Consul in its encoded form `value`."""
+        self.drop(key)
+        self._sessions[key] = Record(value, index, session.over())
+        # The indexes hold the key itself, not a copy of its end: that is a tenth of what a session costs.
+        self._by_mac.add(session.mac, key)
+        self._by_multi.add(session.multi, key)
+        nas = key.removeprefix(self._keys.sessions).partition("/")[0]
+        self._by_nas.setdefault((session.source, nas), {})[key] = None
+
+    def put_binding(self, key: str, binding: Binding, value: bytes, index: int) -> None:
+        """Remembers a binding likewise."""
+        self.drop(key)
+        self._bindings[key] = Record(value, index, binding.over())
+        for mac in binding.leases:
+            self._leased.add(mac, key)
+
     def put(self, key: str, value: bytes, index: int) -> None:
         """Remembers what stands in Consul. What cannot be read, is remembered as empty."""
         try:
             if key.startswith(self._keys.sessions):
-                self._put_session(key, decode_session(key, value), value, index)
+                self.put_session(key, decode_session(key, value), value, index)
             elif key.startswith(self._keys.bindings):
                 parse_prefix(key.removeprefix(self._keys.bindings))
-                self._put_binding(key, decode_binding(key, value), value, index)
+                self.put_binding(key, decode_binding(key, value), value, index)
             elif key.startswith(self._keys.restarts):
                 self._restarts[key] = (decode_restart(self._keys, key, value), index)
         except (BadRecord, ValueError) as error:
@@ -164,21 +181,6 @@ class Known:
                 self.drop(key)
         for key in [key for key, (restart, _) in self._restarts.items() if restart.heard + RETENTION <= now]:
             del self._restarts[key]
-
-    def _put_session(self, key: str, session: Session, value: bytes, index: int) -> None:
-        self.drop(key)
-        self._sessions[key] = Record(value, index, session.over())
-        # The indexes hold the key itself, not a copy of its end: that is a tenth of what a session costs.
-        self._by_mac.add(session.mac, key)
-        self._by_multi.add(session.multi, key)
-        nas = key.removeprefix(self._keys.sessions).partition("/")[0]
-        self._by_nas.setdefault((session.source, nas), {})[key] = None
-
-    def _put_binding(self, key: str, binding: Binding, value: bytes, index: int) -> None:
-        self.drop(key)
-        self._bindings[key] = Record(value, index, binding.over())
-        for mac in binding.leases:
-            self._leased.add(mac, key)
 
     def _names(self, keys: Iterable[str]) -> list[str]:
         return [key.removeprefix(self._keys.sessions) for key in keys]

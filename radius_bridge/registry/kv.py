@@ -11,7 +11,8 @@ MAX_OPS: Final = 64
 MAX_BYTES: Final = 512 * 1024
 """Body of one transaction (a limit of Consul's)."""
 
-_encoder = msgspec.json.Encoder()
+_AROUND: Final = 128
+"""Octets of an operation besides its key, value and session, at most."""
 
 
 class Entry(msgspec.Struct, frozen=True, gc=False, rename="pascal"):
@@ -101,8 +102,9 @@ class Op(msgspec.Struct, frozen=True, omit_defaults=True, rename="pascal"):
 
     @property
     def size(self) -> int:
-        """Octets that it takes in the body of a transaction."""
-        return len(_encoder.encode(self)) + len('{"KV":},')
+        """Octets that it takes in the body of a transaction, at most."""
+        # A character of a key becomes six octets at most (an escape), three octets of a value four (base64).
+        return 6 * (len(self.key) + len(self.session)) + (len(self.value) + 2) // 3 * 4 + _AROUND
 
 
 class Committed(msgspec.Struct, frozen=True):

@@ -88,6 +88,8 @@ def changes(keys: Keys, address: str, before: Binding, after: Binding, index: in
 
 def members(keys: Keys, address: str, binding: Binding, now: float) -> dict[str, bytes]:
     """The group members that stand for a binding: key and expiry."""
+    if not binding.claims:
+        return {}
     holding = binding.holding(now)
     if not holding.user:
         return {}

@@ -144,6 +144,12 @@ class Turn:
         """Keys of the records that are checked and not written."""
         return [key for key in self._checks if key not in self._groups]
 
+    def written(self, key: str) -> Session | Binding | None:
+        """The session or binding that is written at `key`; None for anything else."""
+        if key.startswith(self._keys.sessions):
+            return self._overlay.sessions.get(key.removeprefix(self._keys.sessions))
+        return self._overlay.bindings.get(key.removeprefix(self._keys.bindings))
+
     def add(self, work: Work) -> tuple[Added, set[str]]:
         """Adds a piece of work, as far as it fits; gives the keys of the records that it changes, too."""
         if isinstance(work, Restart):

@@ -11,6 +11,7 @@ from radius_bridge.registry.feed import (
     FRESH,
     KEPT_BYTES,
     MAX_RECORD,
+    STANDS,
     Change,
     Class,
     Log,
@@ -69,6 +70,9 @@ def test_a_record_never_outgrows_its_bounds_and_numbers_no_entry_twice(steps: li
         pending = deque(member(n) for n in range(count))
         while pending:
             fresh = log.add(pending, now)
+            if log.crowded and not fresh:
+                now += STANDS
+                continue
             written += fresh
             record = decode_record(log.record(now))
             assert len(log.record(now)) <= MAX_RECORD
@@ -85,12 +89,24 @@ def test_under_load_only_what_is_fresh_stays() -> None:
     assert not log.crowded
 
 
-def test_a_burst_that_pushes_out_the_last_announcement_says_so() -> None:
+def test_a_burst_waits_until_followers_have_had_the_time_to_read_the_one_before() -> None:
     log = Log(KEYS)
     pending = deque(member(n) for n in range(3000))
-    while pending:
-        log.add(pending, NOW)
+    first = log.add(pending, NOW)
     assert log.crowded
+    assert log.add(pending, NOW + STANDS - 0.001) == 0
+    assert log.crowded
+    assert len(decode_record(log.record(NOW)).entries) == first
+    assert log.add(pending, NOW + STANDS) == 3000 - first
+    assert not log.crowded
+
+
+def test_what_is_new_pushes_out_no_more_than_it_needs_room_for() -> None:
+    log = Log(KEYS)
+    log.add(deque(member(n) for n in range(1000)), NOW)
+    log.add(deque(member(n) for n in range(1000)), NOW + STANDS)
+    assert not log.crowded
+    assert len(log.record(NOW)) > MAX_RECORD - 1000
 
 
 @pytest.mark.parametrize(
