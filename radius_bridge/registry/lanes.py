@@ -399,7 +399,8 @@ class Lanes:
 
     def _take(self, entry: Entry) -> bool:
         """Takes note of a record; False if we know it newer."""
-        if entry.key.endswith("/") or entry.modify_index <= self.known.index(entry.key):
+        is_folder = entry.key.endswith("/") and not entry.value  # the restart of a NAS without a name ends so, too
+        if is_folder or entry.modify_index <= self.known.index(entry.key):
             return False
         self.known.put(entry.key, entry.value, entry.modify_index)
         return True

@@ -15,9 +15,9 @@ from radius_bridge.registry import announcer as announcer_module
 from radius_bridge.registry import lanes as lanes_module
 from radius_bridge.registry.errors import NotRecorded
 from radius_bridge.registry.keys import Keys
-from radius_bridge.registry.kv import Entry
+from radius_bridge.registry.kv import Entry, Op
 from radius_bridge.registry.lanes import Lanes
-from radius_bridge.registry.records import decode_binding, decode_session
+from radius_bridge.registry.records import Restarted, decode_binding, decode_session, encode
 from tests.registry.events import ADDRESS, OTHER, event
 from tests.registry.fake_consul import FakeConsul, Fault
 
@@ -129,6 +129,17 @@ async def test_a_stop_of_an_unknown_session_leaves_a_record_so_that_its_late_sta
         assert lanes.counters["unknown_stops"] == 1
         await lanes.submit(event(Kind.START, "alice", NOW - 5, ADDRESS))
     assert not [key for key in consul.store if key.startswith(KEYS.groups)]
+
+
+async def test_a_restart_of_a_nas_without_a_name_is_learnt_from_another_bridge_and_lets_nothing_late_in() -> None:
+    consul = FakeConsul()
+    key = KEYS.restart("127.0.0.1", "")
+    consul.commit([Op.set(key, encode(Restarted(NOW, NOW)))])
+    async with make_lanes(consul) as lanes:
+        lanes.learn([Entry(KEYS.restarts, 1), consul.store[key]])
+        await lanes.submit(event(Kind.INTERIM, "alice", NOW - 1, ADDRESS))
+    assert ALICE not in consul.store, "its session was over before"
+    assert lanes.counters["bad_records"] == 0, "a folder that is a key says nothing"
 
 
 async def test_an_unreadable_record_is_replaced_and_the_event_is_kept() -> None:
