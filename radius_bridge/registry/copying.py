@@ -234,6 +234,7 @@ class Copy:
         self._backlog.begin_again()
         groups, root = self._keys.groups, f"{self._keys.root}/"
         listing = await self._consul.read_keys(groups)
+        self._backlog.expect(len(listing.keys) + len(follower.view.below(groups)))
         now, moment = self._clock(), time.monotonic()
         self._swept = now
         stands: set[str] = set()
