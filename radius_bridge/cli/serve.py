@@ -182,6 +182,7 @@ async def _listen(
         notify_systemd("READY=1")
         await run_until(
             stop,
+            lanes.watch(),
             health.run(),
             Leader(consul, keys.lock("sweeper")).run(sweeper.work),
             publisher.run(),

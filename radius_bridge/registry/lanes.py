@@ -127,6 +127,12 @@ class Lanes:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    async def watch(self) -> None:
+        """Does not end, but raises what a lane or an announcer ended with: no login would be answered any more."""
+        done, _ = await asyncio.wait([*self._tasks, *self._announcers], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
     async def load(self, spread: float = 0.0) -> None:
         """Reads all that is recorded, and does what was left undone. Raises RegistryError.
 

@@ -166,6 +166,19 @@ async def test_a_fault_of_ours_costs_the_event_and_not_the_lane(monkeypatch: pyt
     assert lanes.counters["faults"] == 1
 
 
+async def test_a_lane_or_an_announcer_that_dies_is_not_lost_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def faulty(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(announcer_module.Announcer, "_write", faulty)
+    async with make_lanes(FakeConsul(), patience=0.05) as lanes:
+        watching = asyncio.create_task(lanes.watch())
+        with pytest.raises(NotRecorded):
+            await lanes.submit(event(Kind.START, "alice", NOW, ADDRESS))
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(watching, 5)
+
+
 async def test_a_caller_who_went_away_disturbs_nobody() -> None:
     consul = FakeConsul()
     lanes = make_lanes(consul)
