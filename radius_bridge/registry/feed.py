@@ -16,6 +16,7 @@ from typing import Final
 import msgspec
 
 from radius_bridge.policy.members import USER_PREFIX
+from radius_bridge.registry.errors import UNREADABLE
 from radius_bridge.registry.keys import ALIAS, BINDING, CONFIRM, IPSET, RESTART, SERVICE, SESSION, Keys
 
 MAX_RECORD: Final = 64 * 1024
@@ -136,7 +137,7 @@ def decode_record(value: bytes) -> Record:
     """Reads a record. Raises ValueError if it is none."""
     try:
         record = _decode(value)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ValueError(f"no record of changes ({error})") from None
     if record.first < 0 or any(index < 0 for _, _, index in record.entries):
         raise ValueError("no record of changes (a negative number in it)")
