@@ -31,7 +31,7 @@ READERS: list[Callable[[bytes], object]] = [
 @pytest.mark.parametrize("value", VALUES.values(), ids=VALUES.keys())
 def test_a_value_that_cannot_be_read_is_an_error_that_names_its_key(value: bytes) -> None:
     for read in READERS:
-        with pytest.raises(RegistryError, match="^key: "):
+        with pytest.raises(RegistryError, match=r"^key: "):
             read(value)
 
 
