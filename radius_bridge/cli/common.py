@@ -192,7 +192,10 @@ def ending(expires: float) -> str:
 
 def moment(epoch: float) -> str:
     """A point in time for people: local time."""
-    return datetime.fromtimestamp(epoch, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    try:
+        return datetime.fromtimestamp(epoch, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    except (OverflowError, ValueError):  # anybody may have written it: milliseconds, say
+        return "after the year 9999"
 
 
 def print_json(value: Any) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import gc
-import random
 import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -31,6 +30,7 @@ from radius_bridge.registry.lanes import Lanes
 from radius_bridge.registry.leader import Leader
 from radius_bridge.registry.naming import NamingRecord
 from radius_bridge.registry.neighbours import Neighbours
+from radius_bridge.registry.poll import backoff
 from radius_bridge.registry.publisher import Publisher
 from radius_bridge.registry.sweeper import Sweeper
 from radius_bridge.settings import Settings
@@ -41,6 +41,9 @@ DEFAULT_CONFIG = Path("/etc/radius-bridge/radius-bridge.toml")
 
 DRAIN = 5.0
 """Seconds that SIGTERM leaves for what is in flight."""
+
+BACKOFF = (0.25, 10.0)
+"""First and longest pause (seconds, before jitter) before Consul is asked again at the start."""
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", metavar="FILE", help="The bridge's configuration.")]
 
@@ -182,6 +185,7 @@ async def _listen(
         notify_systemd("READY=1")
         await run_until(
             stop,
+            lanes.watch(),
             health.run(),
             Leader(consul, keys.lock("sweeper")).run(sweeper.work),
             publisher.run(),
@@ -210,15 +214,15 @@ async def _load(
 
     Until then the port is not open: a NAS with a second server turns to that one at once.
     """
-    attempt = 0
+    failures = 0
     while not stop.is_set():
         try:
             await meta.ensure(consul, keys)
             where = await _datacenters(consul, keys, settings)
             await lanes.load()
         except RegistryError as error:
-            wait = min(10.0, 0.25 * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311 — only a jitter
-            attempt += 1
+            wait = backoff(failures, BACKOFF)
+            failures += 1
             log.warning("waiting for Consul", error=str(error), retry_s=round(wait, 1))
             try:
                 async with asyncio.timeout(wait):

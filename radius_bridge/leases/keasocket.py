@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Container
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import msgspec
 
@@ -20,6 +20,7 @@ from radius_bridge.leases.source import LOOK, Trouble
 from radius_bridge.leases.stations import mac_of_duid, mac_of_hardware
 from radius_bridge.leases.table import Table
 from radius_bridge.policy.members import Prefix, parse_prefix
+from radius_bridge.registry.errors import UNREADABLE
 
 PAGE: Final = 500
 """Leases in one answer: Kea does nothing else while it collects them, and neither do we while we read them."""
@@ -40,6 +41,8 @@ _EMPTY: Final = 3
 """The result of a command that found nothing."""
 
 _UNASKED: Final = Path()
+
+_T = TypeVar("_T")
 
 
 class KeaSocket(KeaFile):
@@ -68,7 +71,7 @@ class KeaSocket(KeaFile):
             raise
 
     async def _find(self) -> None:
-        configuration = await self._ask("config-get")
+        configuration = await self._ask("config-get", dict)
         version = 4 if "Dhcp4" in configuration else 6
         try:
             database = configuration[f"Dhcp{version}"].get("lease-database", {})
@@ -81,7 +84,7 @@ class KeaSocket(KeaFile):
                 self._found, self._reader = path, None
             self._path, self.every = path, LOOK
             return
-        if f"lease{version}-get-page" not in await self._ask("list-commands"):
+        if f"lease{version}-get-page" not in await self._ask("list-commands", list):
             raise Trouble(
                 f"{self._socket}: this Kea keeps its leases in {kind}{'' if persistent else ', in memory only'}, and "
                 "shows them only with libdhcp_lease_cmds.so among its hooks-libraries"
@@ -91,9 +94,13 @@ class KeaSocket(KeaFile):
     async def _compare(self, version: int) -> None:
         leases: dict[Prefix, Lease] = {}
         start, now = "start", time.time()
+        begun: set[str] = set()
         while True:
-            answer = await self._ask(f"lease{version}-get-page", {"from": start, "limit": PAGE})
-            page = answer.get("leases", []) if isinstance(answer, dict) else []
+            begun.add(start)
+            answer = await self._ask(f"lease{version}-get-page", dict, {"from": start, "limit": PAGE})
+            page = answer.get("leases", [])
+            if not isinstance(page, list):
+                raise Trouble(f"{self._socket} shows leases that cannot be read: {page!r:.100}")
             for each in page:
                 lease = self._lease(each, now)
                 if lease.expires > now:
@@ -101,6 +108,8 @@ class KeaSocket(KeaFile):
             if len(page) < PAGE:
                 break
             start = page[-1]["ip-address"]
+            if start in begun:
+                raise Trouble(f"{self._socket} shows the leases behind {start} again and again: its list has no end")
         changes, doubt = self._table.compare(leases, now, complete=True)
         for lease in changes:
             await self.offer(lease)
@@ -120,8 +129,8 @@ class KeaSocket(KeaFile):
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise Trouble(f"{self._socket} shows a lease that cannot be read: {error!r}") from None
 
-    async def _ask(self, command: str, arguments: Any = None) -> Any:
-        """Sends a command; gives the arguments of its answer, {} if it found nothing. Raises Trouble."""
+    async def _ask(self, command: str, form: type[_T], arguments: Any = None) -> _T:
+        """Sends a command; gives the arguments of its answer, empty ones if it found nothing. Raises Trouble."""
         request = {"command": command} if arguments is None else {"command": command, "arguments": arguments}
         try:
             async with asyncio.timeout(PATIENCE):
@@ -137,11 +146,14 @@ class KeaSocket(KeaFile):
             raise Trouble(f"{self._socket} did not answer {command} within {PATIENCE:g} s") from None
         except OSError as error:
             raise Trouble(f"{self._socket} cannot be asked: {error.strerror}") from None
-        except (msgspec.DecodeError, AttributeError, KeyError, TypeError, EOFError) as error:
+        except (*UNREADABLE, AttributeError, KeyError, TypeError, EOFError) as error:
             raise Trouble(f"{self._socket} answered {command} with what cannot be read: {error!r}") from None
         if result not in (0, _EMPTY):
             raise Trouble(f"{self._socket} refused {command}: {text}")
-        return answer.get("arguments", {})
+        found = answer.get("arguments", form())
+        if not isinstance(found, form):
+            raise Trouble(f"{self._socket} answered {command} with what cannot be read: {found!r:.100}")
+        return found
 
 
 async def _read_all(reader: asyncio.StreamReader) -> bytes:

@@ -27,7 +27,7 @@ from radius_bridge.leases.source import Order, Source
 from radius_bridge.leases.stations import mac_of_duid
 from radius_bridge.policy.members import Prefix, parse_prefix
 from radius_bridge.radius.sockets import endpoint
-from radius_bridge.registry.errors import NotRecorded, RegistryError
+from radius_bridge.registry.errors import UNREADABLE, NotRecorded, RegistryError
 
 LARGEST: Final = 256 * 1024
 """Octets of a request's body."""
@@ -159,7 +159,7 @@ class Push(Source):
             pushed = _decode(body)
             every = pushed if isinstance(pushed, list) else [pushed]
             leases = [each.lease(self.name, now) for each in every]
-        except (msgspec.MsgspecError, ValueError) as error:
+        except (*UNREADABLE, ValueError) as error:
             raise _Refused(400, "malformed", str(error)) from None
         if len(leases) > MOST:
             raise _Refused(413, "too_large", f"{len(leases)} leases: send up to {MOST} at once")

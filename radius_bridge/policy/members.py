@@ -49,6 +49,9 @@ Member = Prefix | GroupRef
 USER_PREFIX = "user."
 """Groups of users start with this: somebody who logs in as "dba" must not walk into the group `$dba$`."""
 
+_MAPPED, _MAPPED_LENGTH = 0xFFFF, 96
+"""What IPv6 addresses that stand for IPv4 ones begin with (RFC 4291 §2.5.5.2), and how many bits that are."""
+
 _PLAIN = re.compile(rb"[A-Za-z0-9._@+-]")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9._@+-]+")
 _GROUP_NAME = re.compile(r"[A-Za-z0-9._@+%-]{1,800}")
@@ -59,7 +62,7 @@ def _address(version: int, number: int) -> ipaddress.IPv4Address | ipaddress.IPv
 
 
 def parse_prefix(text: str) -> Prefix:
-    """Reads `192.0.2.1`, `192.0.2.0/24`, `2001:db8::/32`; a v4-mapped v6 address becomes its v4 address.
+    """Reads `192.0.2.1`, `192.0.2.0/24`, `2001:db8::/32`; what is v4-mapped becomes v4: no packet has such an address.
 
     Raises ValueError for anything else, host bits in a network and zone identifiers included.
     """
@@ -70,7 +73,10 @@ def parse_prefix(text: str) -> Prefix:
         if not re.fullmatch(r"\d{1,3}", bits):
             raise ValueError(f"{text!r}: write the network's length as a number of bits")
         network = ipaddress.ip_network(f"{base}/{bits}", strict=True)
-        return Prefix(network.version, int(network.network_address), network.prefixlen)
+        number, length = int(network.network_address), network.prefixlen
+        if network.version == 6 and length >= _MAPPED_LENGTH and number >> 32 == _MAPPED:
+            return Prefix(4, number & 0xFFFFFFFF, length - _MAPPED_LENGTH)
+        return Prefix(network.version, number, length)
     return address_prefix(ipaddress.ip_address(text))
 
 

@@ -144,8 +144,6 @@ def interpret(attributes: Iterable[Attribute], client: Client, rules: Rules, arr
         number = attribute[0]
         if number in outermost:
             naming.append(attribute)
-            if number not in tellers:
-                continue
         if number in tellers:
             telling.append(attribute)
         if number not in first:

@@ -98,7 +98,7 @@ def load(files: Files) -> Tls:
     context.set_alpn_protocols([ALPN])
     try:
         context.load_cert_chain(files.certificate, files.key, password=_no_password)
-    except (ssl.SSLError, ValueError) as error:
+    except (OSError, ValueError) as error:  # SSLError is an OSError
         raise ValueError(
             f"certificate_file {files.certificate}, key_file {files.key}: not a certificate and its key, "
             f"unencrypted, as PEM ({_short(error)})"
@@ -108,7 +108,7 @@ def load(files: Files) -> Tls:
             continue
         try:
             context.load_verify_locations(path)
-        except ssl.SSLError as error:
+        except OSError as error:
             raise ValueError(f"{key}_file {path}: holds nothing of the kind as PEM ({_short(error)})") from None
     if files.crl is not None:
         context.verify_flags |= ssl.VerifyFlags.VERIFY_CRL_CHECK_CHAIN
@@ -120,8 +120,9 @@ def _no_password() -> str:
 
 
 def _short(error: Exception) -> str:
-    reason = error.reason if isinstance(error, ssl.SSLError) else None
-    return str(reason or error)
+    if isinstance(error, ssl.SSLError):
+        return str(error.reason or error)
+    return str(error.strerror) if isinstance(error, OSError) else str(error)
 
 
 def problem(code: int) -> str:

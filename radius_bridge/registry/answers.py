@@ -6,7 +6,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from radius_bridge.registry.errors import RegistryError
+from radius_bridge.registry.errors import UNREADABLE, RegistryError
 from radius_bridge.registry.kv import Entry, Op
 
 _SLICE: Final = 256 * 1024
@@ -64,7 +64,7 @@ def decoded(decode: Callable[[bytes], _T], body: bytes, what: str) -> _T:
     """What `decode` makes of `body`. Raises RegistryError, naming `what`, if it is not that."""
     try:
         return decode(body)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise RegistryError(f"{what}: Consul's answer cannot be read ({error})") from error
 
 

@@ -9,7 +9,7 @@ from typing import Final
 from radius_bridge.policy.expiry import is_over, parse_expiry
 
 LIMIT: Final = 100_000
-"""Keys that wait, at most. Beyond that everything is compared."""
+"""Keys that wait, at most, besides those that a comparison marks. Beyond that everything is compared."""
 
 
 def present(value: bytes | None, now: float) -> bytes | None:
@@ -27,7 +27,7 @@ class Backlog:
     """Keys in the order in which they were first marked, each with the moment."""
 
     def __init__(self, limit: int = LIMIT) -> None:
-        self._limit = limit
+        self._least = self._limit = limit
         self._marked: dict[str, float] = {}
         self._taken: dict[str, float] = {}
         self.overflowed = False
@@ -64,6 +64,11 @@ class Backlog:
         """Everything is about to be compared: forgets all."""
         self._marked.clear()
         self.overflowed = False
+        self._limit = self._least
+
+    def expect(self, count: int) -> None:
+        """The comparison may find so many: all of them fit, or it would never come to an end."""
+        self._limit = self._least + count
 
     def waiting(self, moment: float) -> float:
         """How long the oldest waits at `moment`, what is in hand included; 0 if none does."""

@@ -24,6 +24,7 @@ from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import MAX_BYTES, MAX_OPS, Op
 from radius_bridge.registry.leader import Leadership
 from radius_bridge.registry.parts import gently, read_parts
+from radius_bridge.registry.poll import backoff
 from radius_bridge.registry.sweeper import Sweeper, sweep_links
 
 COMPARE_EVERY: Final = (900.0, 1800.0)
@@ -102,9 +103,7 @@ class Copy:
             except RegistryError as error:
                 self._note_failure(error)
                 self._index = 0
-                first, longest = BACKOFF
-                pause = min(longest, first * 2 ** min(self._failures, 16))
-                await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - spreads retries
+                await asyncio.sleep(backoff(self._failures, BACKOFF))
             else:
                 self._note_success()
 
@@ -234,6 +233,7 @@ class Copy:
         self._backlog.begin_again()
         groups, root = self._keys.groups, f"{self._keys.root}/"
         listing = await self._consul.read_keys(groups)
+        self._backlog.expect(len(listing.keys) + len(follower.view.below(groups)))
         now, moment = self._clock(), time.monotonic()
         self._swept = now
         stands: set[str] = set()

@@ -9,7 +9,7 @@ from typing import Self
 import msgspec
 
 from radius_bridge.registry.consul import Consul
-from radius_bridge.registry.errors import BadRecord
+from radius_bridge.registry.errors import UNREADABLE, BadRecord
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Op
 
@@ -36,7 +36,7 @@ class Datacenters(msgspec.Struct, frozen=True):
         """Reads the record. Raises BadRecord, naming the key, if the value is none."""
         try:
             return msgspec.json.decode(value, type=cls)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        except UNREADABLE as error:
             raise BadRecord(f"{key}: no list of datacenters ({error})") from None
 
 

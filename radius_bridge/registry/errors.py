@@ -1,5 +1,12 @@
 """What can go wrong between us and Consul. None of these is ever an empty answer."""
 
+from typing import Final
+
+import msgspec
+
+UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding raises for a value that somebody else wrote: of another form, not UTF-8, nested without end."""
+
 
 class NotRecorded(Exception):
     """An event could not be committed in time: no response to it may leave."""

@@ -16,10 +16,16 @@ from typing import Final
 import msgspec
 
 from radius_bridge.policy.members import USER_PREFIX
+from radius_bridge.registry.errors import UNREADABLE
 from radius_bridge.registry.keys import ALIAS, BINDING, CONFIRM, IPSET, RESTART, SERVICE, SESSION, Keys
 
 MAX_RECORD: Final = 96 * 1024
 """Octets of one record, at most."""
+
+LONGEST_VALUE: Final = 48 * 1024
+"""Octets of a value that is announced: of a longer one, that everything is to be read again. What the bridge writes is
+shorter. Escaped, this much becomes six times as long, and as base64 in a transaction a third longer still: what Consul
+takes at once is a bit more (`kv.MAX_BYTES`)."""
 
 KEPT_FOR: Final = 2.0
 """Seconds for which an entry stays in its record, so that a follower who was slow to ask again has no gap."""
@@ -135,7 +141,7 @@ def decode_record(value: bytes) -> Record:
     """Reads a record. Raises ValueError if it is none."""
     try:
         record = _decode(value)
-    except msgspec.DecodeError as error:
+    except UNREADABLE as error:
         raise ValueError(f"no record of changes ({error})") from None
     if record.first < 0 or any(index < 0 for _, _, index in record.entries):
         raise ValueError("no record of changes (a negative number in it)")
@@ -234,5 +240,7 @@ def as_announced(value: bytes) -> bytes:
 
 
 def _entry(keys: Keys, change: Change) -> tuple[str, str | None, int]:
+    if change.value is not None and len(change.value) > LONGEST_VALUE:
+        return READ_AGAIN, None, 0
     value = None if change.value is None else change.value.decode("utf-8", "replace")
     return change.key.removeprefix(f"{keys.root}/"), value, change.index

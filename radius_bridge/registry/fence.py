@@ -5,6 +5,7 @@ from typing import Final
 import msgspec
 
 from radius_bridge.registry.datacenters import Datacenters
+from radius_bridge.registry.errors import UNREADABLE
 
 FENCE_SIZE: Final = 1024
 """Octets of the fence in a transaction, at most."""
@@ -36,5 +37,5 @@ def read_fence(value: bytes) -> Fence | None:
     """The fence in a value; None if that is none."""
     try:
         return _fences.decode(value)
-    except msgspec.DecodeError:
+    except UNREADABLE:
         return None

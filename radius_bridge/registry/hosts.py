@@ -2,7 +2,7 @@
 
 import msgspec
 
-from radius_bridge.registry.errors import BadRecord
+from radius_bridge.registry.errors import UNREADABLE, BadRecord
 
 FRESH: float = 600.0
 """Seconds for which a record counts as fresh: its agent writes it again every few minutes."""
@@ -79,5 +79,5 @@ def decode(key: str, value: bytes) -> HostRecord:
     """Reads a record. Raises BadRecord, naming the key, if the value is none."""
     try:
         return _decoder.decode(value)
-    except (msgspec.DecodeError, ValueError) as error:
+    except UNREADABLE as error:
         raise BadRecord(f"{key}: no host record ({error})") from None

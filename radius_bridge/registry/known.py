@@ -21,6 +21,10 @@ LIMIT: Final = 1_000_000
 """Sessions, and bindings, remembered; the ones longest unchanged go first."""
 
 
+LOOKS: Final = 64
+"""Records that one `prune` looks at, whether they are of no more use: more than a transaction adds."""
+
+
 class Record(msgspec.Struct, frozen=True, gc=False):
     """A record as it stands in Consul."""
 
@@ -70,6 +74,8 @@ class Known:
         self._restarts: dict[str, tuple[Restart, int]] = {}
         self._by_mac, self._by_multi, self._leased = Index(), Index(), Index()
         self._by_nas: dict[tuple[str, str], dict[str, None]] = {}
+        self._unseen: list[str] = []
+        """Keys that `prune` has still to look at before it begins with the first one again."""
 
     def __len__(self) -> int:
         return len(self._sessions) + len(self._bindings) + len(self._restarts)
@@ -172,12 +178,22 @@ class Known:
                 self._leased.remove(mac, key)
 
     def prune(self, now: float) -> None:
-        """Forgets the longest unchanged: as many as are beyond the limit or of no more use."""
+        """Forgets the longest unchanged: as many as are beyond the limit or of no more use.
+
+        One that is of use for long (a lease without an end) must not keep all that ended behind it: so the others are
+        looked at, too, a few each time.
+        """
         for table in (self._sessions, self._bindings):
             while table:
                 key = next(iter(table))
                 if len(table) <= self._limit and table[key].over > now:
                     break
+                self.drop(key)
+        self._unseen = self._unseen or [*self._sessions, *self._bindings]
+        some, self._unseen[-LOOKS:] = self._unseen[-LOOKS:], []
+        for key in some:
+            record = self._table(key).get(key)
+            if record is not None and record.over <= now:
                 self.drop(key)
         for key in [key for key, (restart, _) in self._restarts.items() if restart.heard + RETENTION <= now]:
             del self._restarts[key]

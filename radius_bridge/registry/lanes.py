@@ -96,6 +96,12 @@ class Lanes:
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
+    async def watch(self) -> None:
+        """Does not end, but raises what a lane or an announcer ended with: no login would be answered any more."""
+        done, _ = await asyncio.wait([*self._tasks, *self._announcers], return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+
     async def load(self, spread: float = 0.0) -> None:
         """Reads all that is recorded, and does what was left undone. Raises RegistryError.
 
@@ -275,7 +281,8 @@ class Lanes:
 
     def _take(self, entry: Entry) -> bool:
         """Takes note of a record; False if we know it newer."""
-        if entry.key.endswith("/") or entry.modify_index <= self.known.index(entry.key):
+        is_folder = entry.key.endswith("/") and not entry.value  # the restart of a NAS without a name ends so, too
+        if is_folder or entry.modify_index <= self.known.index(entry.key):
             return False
         self.known.put(entry.key, entry.value, entry.modify_index)
         return True

@@ -7,7 +7,7 @@ import structlog
 
 from radius_bridge.identity.names import Naming
 from radius_bridge.registry.consul import Consul
-from radius_bridge.registry.errors import BadRecord, RegistryError
+from radius_bridge.registry.errors import UNREADABLE, BadRecord, RegistryError
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Op
 
@@ -24,7 +24,7 @@ async def read(consul: Consul, keys: Keys) -> Naming | None:
         return None
     try:
         return msgspec.json.decode(entry.value, type=Naming)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise BadRecord(f"{keys.names}: no rules of names ({error})") from None
 
 

@@ -10,7 +10,7 @@ from radius_bridge.identity.events import NOBODY, Restart
 from radius_bridge.identity.sessions import Session
 from radius_bridge.policy.expiry import format_expiry
 from radius_bridge.policy.members import GroupRef, user_group
-from radius_bridge.registry.errors import BadRecord
+from radius_bridge.registry.errors import UNREADABLE, BadRecord
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Op
 
@@ -117,5 +117,5 @@ _user_group = lru_cache(maxsize=16384)(user_group)
 def _decoded(decoder: msgspec.json.Decoder[T], key: str, value: bytes, what: str) -> T:
     try:
         return decoder.decode(value)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except UNREADABLE as error:
         raise BadRecord(f"{key}: no {what} record ({error})") from None

@@ -30,6 +30,19 @@ def test_an_address_is_read_as_ipaddress_reads_it(
     assert str(prefix) == str(mapped or address)
 
 
+@pytest.mark.parametrize(
+    ("mapped", "plain"),
+    [
+        ("::ffff:192.0.2.1/128", "192.0.2.1"),
+        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::fffe:0:0/95", "::fffe:0:0/95"),
+    ],
+)
+def test_a_v4_mapped_network_is_the_v4_network(mapped: str, plain: str) -> None:
+    assert str(parse_prefix(mapped)) == plain, "whoever is blocked so must be blocked"
+
+
 @pytest.mark.parametrize("text", ["10.0.0.0/8", "0.0.0.0/0", "::/0", "2001:db8::/32", "192.0.2.7"])
 def test_networks_keep_their_spelling(text: str) -> None:
     assert str(parse_prefix(text)) == text

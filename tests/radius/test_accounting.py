@@ -342,3 +342,12 @@ def test_addresses_of_ipv6_may_repeat_rfc_6911_3_1() -> None:
 def test_an_interface_id_or_a_delegated_prefix_is_no_address_rfc_3162_2_2_rfc_4818_3() -> None:
     changes = {"Framed_Interface_Id": "0:0:0:1", "Delegated_IPv6_Prefix": "2001:db8::/48"}
     assert event(Framed_IP_Address=None, **changes).addresses == ()
+
+
+def test_an_attribute_that_may_name_an_address_still_says_what_it_always_does() -> None:
+    sources = [Source("Framed-IP-Address"), Source("Calling-Station-Id", re.compile(r"^([0-9.]+)$"))]
+    rules = replace(RULES, addresses=Addresses([*sources, Source("NAS-IP-Address")], standard()))
+    pairs = packet({"Calling-Station-Id": "02-00-00-00-00-01", "NAS-Identifier": None, "NAS-IP-Address": "10.9.9.9"})
+    heard = interpret(pairs, CLIENT, rules, NOW).event
+    assert isinstance(heard, Event)
+    assert (heard.mac, heard.session) == ("02:00:00:00:00:01", "10.9.9.9/5E2A")

@@ -2,12 +2,14 @@
 
 import time
 from collections.abc import AsyncIterator
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PosixPath
 
 import pytest
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
+from radius_bridge.radius import tls
 from radius_bridge.radius.accounting import Rules
 from radius_bridge.radius.clients import Networks
 from radius_bridge.radius.renewal import EXPIRED, Renewal, ends
@@ -100,3 +102,19 @@ async def test_what_is_over_is_said_once_and_shown_beforehand(lab: Lab) -> None:
     assert lab.look(end["crl"] + 60) == []
     lab.ca.write_crl(-DAY)
     assert lab.look() == ["changed certificates taken", EXPIRED]
+
+
+class _Vanishing(PosixPath):
+    """A file that is renewed between two looks at it: gone after it was read once."""
+
+    def read_bytes(self) -> bytes:
+        octets = super().read_bytes()
+        self.unlink()
+        return octets
+
+
+@pytest.mark.parametrize("key", ["certificate", "key", "ca", "crl"])
+async def test_a_file_that_vanishes_while_it_is_read_is_told_by_name(lab: Lab, key: str) -> None:
+    files = lab.files
+    with pytest.raises(ValueError, match=f"{key}_file .*No such file"):
+        tls.load(replace(files, **{key: _Vanishing(getattr(files, key))}))

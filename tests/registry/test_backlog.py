@@ -54,6 +54,21 @@ def test_too_much_forgets_all_and_asks_for_a_comparison() -> None:
     assert [backlog.overflowed] == [False]
 
 
+def test_what_a_comparison_finds_fits_and_leaves_room_for_what_changes_meanwhile() -> None:
+    backlog = Backlog(limit=2)
+    backlog.begin_again()
+    backlog.expect(3)
+    for key in "abcde":
+        backlog.mark(key, 0)
+    assert len(backlog) == 5
+    backlog.mark("f", 0)
+    assert len(backlog) == 0
+    backlog.begin_again()
+    for key in "abc":
+        backlog.mark(key, 0)
+    assert len(backlog) == 0, "without a comparison the limit is the old one"
+
+
 @given(st.lists(st.tuples(st.sampled_from(["mark", "take", "fail"]), st.integers(0, 9))))
 def test_nothing_marked_is_ever_lost(steps: list[tuple[str, int]]) -> None:
     backlog, outstanding = Backlog(), set[str]()

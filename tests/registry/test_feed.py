@@ -10,6 +10,7 @@ from radius_bridge.registry.announcer import READ_ALL
 from radius_bridge.registry.feed import (
     FRESH,
     KEPT_BYTES,
+    LONGEST_VALUE,
     MAX_RECORD,
     STANDS,
     Change,
@@ -22,7 +23,7 @@ from radius_bridge.registry.feed import (
     record_key,
 )
 from radius_bridge.registry.keys import Keys
-from radius_bridge.registry.kv import Entry
+from radius_bridge.registry.kv import MAX_BYTES, Entry, Op
 from radius_bridge.registry.positions import Positions
 
 KEYS = Keys()
@@ -217,6 +218,18 @@ def test_a_writer_asks_everybody_to_read_again() -> None:
     news = positions.read([Entry(WRITER, 10, raw=brief_record(KEYS, [READ_ALL], NOW))], NOW)
     assert news.again
     assert not news.rewound
+
+
+@pytest.mark.parametrize("value", [b"\0" * LONGEST_VALUE, b"\xff" * LONGEST_VALUE, b"\0" * (512 << 10)])
+def test_whatever_somebody_stored_its_announcement_fits_into_a_transaction(value: bytes) -> None:
+    positions, log = Positions(KEYS), Log(KEYS)
+    positions.read([], NOW)
+    log.add(deque([member(1, value)]), NOW)
+    assert Op.cas(WRITER, log.record(NOW), 10).size <= MAX_BYTES
+    assert Op.set(WRITER, brief_record(KEYS, [member(1, value)], NOW)).size <= MAX_BYTES
+    news = positions.read(at(10, log), NOW)
+    assert news.again == (len(value) > LONGEST_VALUE), "then everybody reads it himself"
+    assert len(news.changes) == (not news.again)
 
 
 def test_records_are_kept_as_long_as_followers_may_need_them() -> None:

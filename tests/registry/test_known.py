@@ -95,3 +95,17 @@ def test_what_no_late_packet_can_contradict_makes_room_by_itself() -> None:
     known.put(KEYS.restart("campus", "a"), encode(Restarted(NOW, NOW - RETENTION)), 4)
     known.prune(NOW)
     assert len(known) == 1
+
+
+def test_what_stays_for_long_keeps_nothing_that_ended_behind_it() -> None:
+    known = Known(KEYS)
+    put(known, "nas/stays", session(mac="stays"))
+    known.put(KEYS.binding("192.0.2.1"), encode(Binding({}, {MAC: Leased(NOW, NOW, NOW + 1e9)})), 1)
+    for number in range(1000):
+        put(known, f"nas/{number}", session(mac=f"mac{number}", ended=NOW - RETENTION))
+        known.put(KEYS.binding(f"192.0.3.{number % 256}"), encode(Binding({}, {MAC: Leased(1, 1, 2, 2)})), 2)
+    for _ in range(100):  # each looks at a few
+        known.prune(NOW)
+    assert len(known) == 2
+    assert known.session("nas/stays") is not None
+    assert known.leases(MAC) == ["192.0.2.1"]

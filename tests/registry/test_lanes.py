@@ -15,9 +15,9 @@ from radius_bridge.registry import announcer as announcer_module
 from radius_bridge.registry import lanes as lanes_module
 from radius_bridge.registry.errors import NotRecorded
 from radius_bridge.registry.keys import Keys
-from radius_bridge.registry.kv import Entry
+from radius_bridge.registry.kv import Entry, Op
 from radius_bridge.registry.lanes import Lanes
-from radius_bridge.registry.records import decode_binding, decode_session
+from radius_bridge.registry.records import Restarted, decode_binding, decode_session, encode
 from tests.registry.events import ADDRESS, OTHER, event
 from tests.registry.fake_consul import FakeConsul, Fault
 
@@ -131,6 +131,17 @@ async def test_a_stop_of_an_unknown_session_leaves_a_record_so_that_its_late_sta
     assert not [key for key in consul.store if key.startswith(KEYS.groups)]
 
 
+async def test_a_restart_of_a_nas_without_a_name_is_learnt_from_another_bridge_and_lets_nothing_late_in() -> None:
+    consul = FakeConsul()
+    key = KEYS.restart("127.0.0.1", "")
+    consul.commit([Op.set(key, encode(Restarted(NOW, NOW)))])
+    async with make_lanes(consul) as lanes:
+        lanes.learn([Entry(KEYS.restarts, 1), consul.store[key]])
+        await lanes.submit(event(Kind.INTERIM, "alice", NOW - 1, ADDRESS))
+    assert ALICE not in consul.store, "its session was over before"
+    assert lanes.counters["bad_records"] == 0, "a folder that is a key says nothing"
+
+
 async def test_an_unreadable_record_is_replaced_and_the_event_is_kept() -> None:
     consul = FakeConsul()
     key = KEYS.binding(ADDRESS)
@@ -153,6 +164,19 @@ async def test_a_fault_of_ours_costs_the_event_and_not_the_lane(monkeypatch: pyt
                 await lanes.submit(event(Kind.START, "alice", NOW, ADDRESS))
         await lanes.submit(event(Kind.START, "alice", NOW, ADDRESS))
     assert lanes.counters["faults"] == 1
+
+
+async def test_a_lane_or_an_announcer_that_dies_is_not_lost_unseen(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def faulty(*_: object) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(announcer_module.Announcer, "_write", faulty)
+    async with make_lanes(FakeConsul(), patience=0.05) as lanes:
+        watching = asyncio.create_task(lanes.watch())
+        with pytest.raises(NotRecorded):
+            await lanes.submit(event(Kind.START, "alice", NOW, ADDRESS))
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(watching, 5)
 
 
 async def test_a_caller_who_went_away_disturbs_nobody() -> None:

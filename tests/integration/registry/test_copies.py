@@ -7,8 +7,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from radius_bridge.registry import copying as copying_module
 from radius_bridge.registry import datacenters, meta, notices
 from radius_bridge.registry.announcer import Announcer
+from radius_bridge.registry.backlog import Backlog
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.copies import Copies
 from radius_bridge.registry.copying import Copy
@@ -144,6 +146,21 @@ async def test_a_restart_compares_and_leaves_alone_what_engineers_wrote_there(
 
     async with copying(home, remote, keys):
         await eventually(same, within=5)
+
+
+async def test_a_copy_that_lacks_more_than_may_wait_is_made_all_the_same(
+    home: Consul, remote: Consul, there: Consul, keys: Keys, eventually: Eventually, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(copying_module, "Backlog", lambda: Backlog(limit=2))
+    at_home = {user(keys, f"user{number}"): LATER for number in range(9)}
+    await home.transact([Op.set(key, value) for key, value in at_home.items()])
+
+    async def same() -> bool:
+        return await groups(there, keys) == at_home
+
+    async with copying(home, remote, keys) as copy:
+        await eventually(same, within=5)
+        assert copy.counters["comparisons"] <= 2
 
 
 async def test_a_dead_datacenter_delays_nobody_and_is_never_led_through_the_past(

@@ -4,6 +4,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 
@@ -230,6 +231,27 @@ async def test_what_was_put_before_there_was_a_publisher_is_heard_of_too(
         await consul.transact([Op.set(f"{keys.services}ssh_tcp_22/$staff$", b"-1")])
         async with running(Publisher(consul, keys).run()):
             await eventually(lambda: _agree(consul, keys, host), within=15)
+
+
+async def test_a_value_too_large_to_announce_is_heard_of_and_ends_no_publisher(
+    server: ConsulServer,
+    consul: Consul,
+    keys: Keys,
+    eventually: Eventually,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(publisher_module, "EVERY", 0.5)
+    await meta.ensure(consul, keys)
+    large = tmp_path / "large"
+    large.write_bytes(b"\0" * 500_000)
+    key, grant = f"{keys.services}ssh_tcp_22/large", f"{keys.services}ssh_tcp_22/$staff$"
+    publisher = Publisher(consul, keys)
+    async with following(consul, keys) as host, running(publisher.run()):
+        await asyncio.to_thread(server.command, "kv", "put", key, f"@{large}")
+        await eventually(lambda: _agree(consul, keys, host), within=15)
+        await asyncio.to_thread(server.command, "kv", "put", grant, "-1")
+        await eventually(lambda: _agree(consul, keys, host), within=15)
 
 
 async def test_of_many_keys_that_are_read_in_parts_nothing_is_missed(
