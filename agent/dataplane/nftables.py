@@ -18,7 +18,7 @@ from agent.dataplane.compare import Difference, Listing, differences, wanted_mem
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES, Touched
 from agent.dataplane.nft import Installed, Nft, install_text, read_listing, sets_text
-from agent.dataplane.nft_contents import FORMS, NftContents
+from agent.dataplane.nft_contents import FORMS, LONGEST, NftContents
 from agent.dataplane.nft_netlink import ElementSocket, WhileMany
 from agent.dataplane.nft_rules import TABLE, counted, declarations, render
 from agent.dataplane.plan import Wanted, is_ours, kind_of_set
@@ -212,7 +212,7 @@ class NftablesDataplane:
             else:
                 rules = read_listing("\n".join(render(desired))).lines()
             wanted = wanted_members(desired, (4, 6), now, cut=True, only=only)
-            return differences(rules, wanted, await self._listing(only), now)
+            return differences(rules, wanted, await self._listing(only), now, LONGEST)
 
     def distrust(self, sets: Collection[str]) -> None:
         """See `Dataplane.distrust`."""
