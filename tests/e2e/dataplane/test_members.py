@@ -66,6 +66,12 @@ def test_an_end_that_is_too_far_away_for_the_kernel_holds_up_nothing_else(host: 
     assert host.differences() == []
 
 
+def test_an_address_that_ipset_cannot_hold_is_not_put_back_again_and_again(host: Host) -> None:
+    change = host.enforce({ALICE: 600, "0.0.0.0": 600, "::": 600, "0.0.0.0/31": 600})
+    assert len(change.refused) == (0 if host.backend == "nftables" else 2)
+    assert host.differences() == []
+
+
 def test_what_has_run_out_can_be_renewed_and_removed(host: Host) -> None:
     host.listen()
     now = time.time()
