@@ -55,7 +55,7 @@ def _address(version: int, number: int) -> ipaddress.IPv4Address | ipaddress.IPv
 
 
 def parse_prefix(text: str) -> Prefix:
-    """Reads `192.0.2.1`, `192.0.2.0/24`, `2001:db8::/32`; a v4-mapped v6 address becomes its v4 address.
+    """Reads `192.0.2.1`, `192.0.2.0/24`, `2001:db8::/32`; what is v4-mapped (`::ffff:192.0.2.0/120`) becomes v4.
 
     Raises ValueError for anything else, host bits in a network and zone identifiers included.
     """
@@ -66,6 +66,10 @@ def parse_prefix(text: str) -> Prefix:
         if not re.fullmatch(r"\d{1,3}", bits):
             raise ValueError(f"{text!r}: write the network's length as a number of bits")
         network = ipaddress.ip_network(f"{base}/{bits}", strict=True)
+        first = address_prefix(network.network_address)
+        mapped = network.max_prefixlen - first.length
+        if mapped <= network.prefixlen:
+            return first._replace(length=network.prefixlen - mapped)
         return Prefix(network.version, int(network.network_address), network.prefixlen)
     return address_prefix(ipaddress.ip_address(text))
 

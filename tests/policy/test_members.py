@@ -36,6 +36,19 @@ def test_networks_keep_their_spelling(text: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("::ffff:192.0.2.7/128", "192.0.2.7"),
+        ("::ffff:192.0.2.0/120", "192.0.2.0/24"),
+        ("::ffff:0:0/96", "0.0.0.0/0"),
+        ("::fffe:0:0/95", "::fffe:0:0/95"),
+    ],
+)
+def test_a_v4_mapped_network_is_the_v4_network_or_its_deny_would_deny_nobody(text: str, meant: str) -> None:
+    assert str(parse_prefix(text)) == meant
+
+
+@pytest.mark.parametrize(
     "text",
     [
         "10.0.0.1/8",
