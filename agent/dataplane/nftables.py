@@ -134,15 +134,17 @@ class NftablesDataplane:
         if sets is None or self._check_due(now):
             found = await self._nft.read()
             sets = set(found.names("set"))
-            if wrong := found.wrong_sets(declared):
-                log.warning("sets were replaced by somebody else and are made anew", sets=sorted(wrong))
-                self._open_contents().forget(wrong)
-                await self._nft.run(install_text(render(desired), found, wrong))
-                found = None
+            wrong = found.wrong_sets(declared)
+        # What is missing first: the rules with which the wrong ones are replaced mention all of them.
         if missing := {name: each for name, each in declared.items() if name not in sets}:
             self._open_contents().forget(missing)
             await self._nft.run(sets_text(missing))
             sets.update(missing)
+        if wrong and found is not None:
+            log.warning("sets were replaced by somebody else and are made anew", sets=sorted(wrong))
+            self._open_contents().forget(wrong)
+            await self._nft.run(install_text(render(desired), found, wrong))
+            found = None
         return sets, bool(wrong or missing), found
 
     def next_refresh(self, now: float) -> float:
