@@ -20,6 +20,7 @@ _PROTOCOL = re.compile(r"-p (tcp|udp) ")
 _TARGET = re.compile(r" -[jg] (\S+)")
 _HARMLESS = frozenset({"ACCEPT", "RETURN", "LOG", "NFLOG"})
 _NFT_SET = re.compile(r"@ip[46]_(\S+) ")
+_ENDING = re.compile(r"(?:[._-]?(?:ip)?v?6)?")
 _NFT_REFUSES = re.compile(r"\b(?:drop|reject)\b")
 
 
@@ -103,5 +104,5 @@ def _covers(ports: Iterable[Ports], wanted: Ports) -> bool:
 
 
 def _is_known(name: str, sets: Iterable[str]) -> bool:
-    """True if a set of BEFW's, whose name for IPv6 has an ending, is one of these."""
-    return any(name.startswith(each) for each in sets)
+    """True if a set of BEFW's is one of these; for IPv6 its name has an ending."""
+    return any(name.startswith(each) and _ENDING.fullmatch(name, len(each)) for each in sets)

@@ -11,6 +11,7 @@ import structlog
 
 from agent import report
 from agent.boot import Restored
+from agent.dataplane.base import CHECK_SECONDS
 from agent.dataplane.change import Change
 from agent.dataplane.compare import Difference
 from agent.dataplane.errors import DataplaneError
@@ -40,6 +41,14 @@ RETRY_AT_MOST: Final = 30.0
 
 _BREATH: Final = 0.02
 """Seconds between two looks at least."""
+
+
+def pause(now: float, *due: float) -> float:
+    """Seconds from `now` to the first moment (epoch seconds) at which the kernel is to be looked at again. Pure.
+
+    Never many: a moment that was reckoned before the clock was set back may be hours away.
+    """
+    return min(CHECK_SECONDS, max(_BREATH, min(due) - now))
 
 
 class Dataplane(Protocol):
@@ -141,6 +150,7 @@ class Enforcer:
         """Follows the services of the local Consul agent and the service files for ever."""
         known: object = None
         while True:
+            self._look_again.clear()
             found = [await asyncio.to_thread(find_in_files, self._settings.services_dir)]
             try:
                 found.append(find_in_consul(await self._consul.agent_services()))
@@ -157,7 +167,6 @@ class Enforcer:
                     known = (services, problems, set(self._protected.absent))
                     self.learning.protect(services, problems)
                     self.saver.changed()
-            self._look_again.clear()
             try:
                 async with asyncio.timeout(SERVICES_EVERY):
                     await self._look_again.wait()
@@ -192,9 +201,10 @@ class Enforcer:
             failures = 0
             self._errors.pop("kernel", None)
             now = self._clock()
-            wait = max(1.0, self._dataplane.next_refresh(now) - now) if is_ready else PATIENCE
+            due = [max(now + 1.0, self._dataplane.next_refresh(now)) if is_ready else now + PATIENCE]
             if self._integrity is not None:
-                wait = min(wait, max(_BREATH, self._integrity.next_look() - now))
+                due.append(self._integrity.next_look())
+            wait = pause(now, *due)
 
     @property
     def enforced(self) -> Desired | None:

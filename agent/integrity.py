@@ -176,7 +176,11 @@ class Integrity:
         only, writers = self._heard(now)
         is_hint = bool(only)
         if now >= self._due or self._due > now + SELDOM * self._every:
-            only |= await self._look_around(desired, now)
+            try:
+                only |= await self._look_around(desired, now)
+            except DataplaneError:
+                self._waiting |= only
+                raise
         later = {what for what in only if not self._fights.may(what, now)}
         self._waiting |= later
         only -= later

@@ -1,6 +1,7 @@
 """Which services this host protects: those of its Consul agent and those in its service files."""
 
 import json
+import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,15 +56,17 @@ def find_in_files(directory: Path) -> Found:
         problem = f"{directory}: cannot be read ({error.strerror})"
         return Found((), (problem,), frozenset({str(directory)}))
     for path in paths:
+        # Some file names are no text, and what cannot be encoded could not be kept on disk.
+        origin = os.fsencode(path).decode(errors="backslashreplace")
         try:
             with path.open("rb") as file:
                 content = file.read(MAX_FILE + 1)
             if len(content) > MAX_FILE:
                 raise ValueError("larger than 1 MiB")
-            services.append(from_file(json.loads(content), str(path)))
+            services.append(from_file(json.loads(content), origin))
         except (OSError, ValueError, RecursionError) as error:
-            problems.append(f"{path}: {error}")
-            unreadable.add(str(path))
+            problems.append(f"{origin}: {error}".replace(str(path), origin))
+            unreadable.add(origin)
     return Found(tuple(services), tuple(problems), frozenset(unreadable))
 
 

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import threading
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -25,12 +26,18 @@ class StateFile:
     def __init__(self, directory: Path) -> None:
         self.path = directory / _NAME
         self._building = directory / f"{_NAME}.new"
+        self._writing = threading.Lock()
 
     def write(self, lines: Iterable[bytes]) -> int:
         """Puts `lines` in the file's place, on the disk when this returns; gives the octets written.
 
-        Raises OSError; then the file is as it was before.
+        Raises OSError; then the file is as it was before. A thread whose task was cancelled may still be writing: this
+        waits for it.
         """
+        with self._writing:
+            return self._write(lines)
+
+    def _write(self, lines: Iterable[bytes]) -> int:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         size = 0
         try:

@@ -48,7 +48,8 @@ def wanted_members(
 ) -> dict[str, dict[Range, float]]:
     """What our sets should hold at `now` (epoch seconds): by set, first and last address → end.
 
-    `cut` says that networks are kept as ranges without overlaps; `only` names the sets that are asked about.
+    `cut` says that networks are kept as ranges without overlaps, as in nftables; in ipset they are not, and it refuses
+    the address that is all zeros. `only` names the sets that are asked about.
     """
     found: dict[str, dict[Range, float]] = {}
     for name in desired.names:
@@ -60,7 +61,11 @@ def wanted_members(
         for kind in KINDS:
             if kind.version in versions and (only is None or set_name(kind, name) in only):
                 ours = by_kind[kind]
-                whole = {(prefix.number, last_address(prefix)): end for prefix, end in ours.items()}
+                whole = {
+                    (prefix.number, last_address(prefix)): end
+                    for prefix, end in ours.items()
+                    if cut or prefix.number or not kind.hosts
+                }
                 found[set_name(kind, name)] = ranges(ours) if cut and not kind.hosts else whole
     return found
 

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
@@ -37,6 +38,11 @@ log = structlog.get_logger()
 _Source = tuple[tuple[Service, ...], tuple[Failsafe, ...], Posture, frozenset[str]]
 """What rules are made of; the last are the overrides and custom sets without members, which have no rules."""
 
+_HIDDEN = (
+    "{0} cannot list the table filter, since somebody put rules there with nft that it does not know: what is changed "
+    "by hand there is not seen; move those rules to another table (nft list ruleset), or use the backend nftables"
+)
+
 _TABLES = ((2, "filter"), (10, "filter"))
 """Where iptables-nft keeps our rules: family and table in nftables."""
 
@@ -57,6 +63,7 @@ class IpsetDataplane:
         self._leftovers = leftovers or Leftovers()
         self._template = template
         self._template_refused: dict[int, str] = {}
+        self._hidden: set[int] = set()  # IP versions whose table iptables does not list
         self._counted: Counter[str] = Counter()  # refused before the rules were last written
         self._counts: dict[int, Mapping[str, int]] = {}  # refused since then, by IP version
         self._busy = asyncio.Lock()
@@ -137,7 +144,8 @@ class IpsetDataplane:
 
     def alarms(self) -> Sequence[str]:
         """See `Dataplane.alarms`."""
-        return [*limit_alarms(self._open_contents().entries()), *self._template_refused.values()]
+        hidden = [_HIDDEN.format("iptables" if version == 4 else "ip6tables") for version in sorted(self._hidden)]
+        return [*limit_alarms(self._open_contents().entries()), *self._template_refused.values(), *hidden]
 
     @property
     def refused(self) -> Mapping[str, int]:
@@ -170,7 +178,7 @@ class IpsetDataplane:
             raise DataplaneError("the dataplane is not open: use it in a `with` block")
         rules: list[str] = []
         if only is None or RULES in only:
-            rules = [line for table in self._tables for line in (await table.read()).lines(table.version)]
+            rules = [line for table in self._tables for line in (await self._read(table)).lines(table.version)]
             only = None if only is None else set(only) - {RULES}
         names = sorted(await self.summary()) if only is None or only else []
         members = {
@@ -220,7 +228,7 @@ class IpsetDataplane:
     def distrust(self, sets: Collection[str]) -> None:
         """See `Dataplane.distrust`."""
         self._open_contents().forget(sets)
-        self._rules.clear()
+        self._rules = {version: known for version, known in self._rules.items() if version in self._hidden}
         self._existing = None
 
     async def uninstall(self) -> None:
@@ -233,6 +241,16 @@ class IpsetDataplane:
                 await table.uninstall()
             for name in await sets.entries():
                 await sets.destroy(name)
+
+    async def _read(self, table: Iptables) -> Installed:
+        """What is installed; where iptables does not list it, what was written. Raises DataplaneError."""
+        found = await table.read()
+        if not found.is_hidden:
+            self._hidden.discard(table.version)
+            return found
+        self._hidden.add(table.version)
+        known = self._rules.get(table.version)
+        return replace(known[1], counts={}, is_hidden=True) if known else found
 
     def _open_contents(self) -> Contents:
         if self._contents is None:
@@ -247,13 +265,14 @@ class IpsetDataplane:
             if known is not None and known[0] == source:
                 if not self._check_due(run.now()):
                     return
-                found = await table.read()
-                self._counts[table.version] = found.counts
+                found = await self._read(table)
+                if not found.is_hidden:
+                    self._counts[table.version] = found.counts
                 if found == known[1]:
                     return
                 log.warning("the rules were changed by somebody else and are put back", ip_version=table.version)
+            before = await self._read(table)
             self._rules.pop(table.version, None)
-            before = await table.read()
             self._rules[table.version] = (source, await self._install(table, desired, source[-1], before))
             # Writing rules sets their counters to zero.
             self._counted.update(before.counts)

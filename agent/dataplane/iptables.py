@@ -3,7 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.dataplane.base import call
 from agent.dataplane.errors import DataplaneError
@@ -12,6 +12,7 @@ from agent.dataplane.rules import CHAINS, JUMPS, is_chain_of_ours
 _TARGET = re.compile(r" -[jg] (\S+)")
 _COUNTING = re.compile(r'-m comment --comment "?([^" ]+)"?$')
 _NFTABLES = "(nf_tables) on "
+_INCOMPATIBLE = "is incompatible, use 'nft' tool"
 _COUNTERS = re.compile(r"\[(\d+):\d+\] ")
 
 
@@ -30,6 +31,9 @@ class Installed:
     """True if this is iptables-nft."""
     counts: Mapping[str, int] = field(default_factory=dict, compare=False)
     """Packets that our counting rules met, by their comment."""
+    is_hidden: bool = field(default=False, compare=False)
+    """True if iptables does not list the table, since somebody used nft to put rules there that it does not know. That
+    is no news of our rules, and above all not that they are gone."""
 
     def lines(self, version: int) -> tuple[str, ...]:
         """All of it, for one IP version, in an order that does not depend on iptables'."""
@@ -68,7 +72,9 @@ def read_save(text: str) -> Installed:
     rules.sort(
         key=lambda rule: rule.split(" ", 2)[1]
     )  # each chain's in its order; iptables-legacy lists chains otherwise
-    return Installed(tuple(chains), tuple(rules), tuple(jumps), at_head, _NFTABLES in text, counts)
+    is_hidden = _INCOMPATIBLE in text
+    in_nftables = is_hidden or _NFTABLES in text
+    return Installed(tuple(chains), tuple(rules), tuple(jumps), at_head, in_nftables, counts, is_hidden)
 
 
 def install_text(rules: Sequence[str], installed: Installed) -> str:
@@ -129,10 +135,12 @@ class Iptables:
     async def install(self, rules: Sequence[str], before: Installed) -> Installed:
         """Makes `rules` the content of our chains, the jumps at the head; gives what the kernel made of it.
 
-        `before` is what is there now. There is no moment without the jumps. Raises DataplaneError.
+        `before` is what is there now. There is no moment without the jumps. Where iptables can write and not list, it
+        is believed. Raises DataplaneError.
         """
         await self._call(self._restore, install_text(rules, before))
-        return await self.read()
+        found = await self.read()
+        return replace(read_save(expected(rules)), in_nftables=True, is_hidden=True) if found.is_hidden else found
 
     async def uninstall(self) -> None:
         """Removes our jumps and chains. Raises DataplaneError."""

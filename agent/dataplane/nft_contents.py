@@ -1,6 +1,7 @@
 """The content of our nftables sets: what they hold as far as we programmed it, and how it becomes what is wanted.
 
-The kernel knows the end of every element to the millisecond and for centuries: nothing must be renewed.
+The kernel knows the end of every element to the millisecond and for centuries: nothing must be renewed. It refuses
+what is further away (ERANGE), and a transaction as a whole with it: milliseconds where seconds are meant would do that.
 """
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -28,6 +29,9 @@ from agent.dataplane.plan import (
 from radius_bridge.policy.members import Prefix
 
 FORMS = {kind: Form(4 if kind.version == 4 else 16, kind.hosts) for kind in KINDS}
+
+LONGEST = 100 * 365 * 86400
+"""Seconds until an end at most: one that is further away comes that early, instead of never."""
 
 _SECOND = 1.0
 _SECONDS_EACH = 4e-6
@@ -197,7 +201,7 @@ def _fill(name: str, held: _Held, now: float) -> list[Step]:
 
 def _left(ends: Iterable[float], now: float) -> list[int]:
     """Milliseconds until each end, at least one; 0, which is permanent, for NEVER."""
-    return [int((end - now) * 1000) or 1 if end > now else 0 if end < 0 else 1 for end in ends]
+    return [int(min(end - now, LONGEST) * 1000) or 1 if end > now else 0 if end < 0 else 1 for end in ends]
 
 
 def _hosts(prefixes: Iterable[Prefix], ends: Iterable[float], now: float) -> Elements:

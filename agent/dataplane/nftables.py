@@ -18,7 +18,7 @@ from agent.dataplane.compare import Difference, Listing, differences, wanted_mem
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES, Touched
 from agent.dataplane.nft import Installed, Nft, install_text, read_listing, sets_text
-from agent.dataplane.nft_contents import FORMS, NftContents
+from agent.dataplane.nft_contents import FORMS, LONGEST, NftContents
 from agent.dataplane.nft_netlink import ElementSocket, WhileMany
 from agent.dataplane.nft_rules import TABLE, counted, declarations, render
 from agent.dataplane.plan import Wanted, is_ours, kind_of_set
@@ -134,15 +134,17 @@ class NftablesDataplane:
         if sets is None or self._check_due(now):
             found = await self._nft.read()
             sets = set(found.names("set"))
-            if wrong := found.wrong_sets(declared):
-                log.warning("sets were replaced by somebody else and are made anew", sets=sorted(wrong))
-                self._open_contents().forget(wrong)
-                await self._nft.run(install_text(render(desired), found, wrong))
-                found = None
+            wrong = found.wrong_sets(declared)
+        # What is missing first: the rules with which the wrong ones are replaced mention all of them.
         if missing := {name: each for name, each in declared.items() if name not in sets}:
             self._open_contents().forget(missing)
             await self._nft.run(sets_text(missing))
             sets.update(missing)
+        if wrong and found is not None:
+            log.warning("sets were replaced by somebody else and are made anew", sets=sorted(wrong))
+            self._open_contents().forget(wrong)
+            await self._nft.run(install_text(render(desired), found, wrong))
+            found = None
         return sets, bool(wrong or missing), found
 
     def next_refresh(self, now: float) -> float:
@@ -212,7 +214,7 @@ class NftablesDataplane:
             else:
                 rules = read_listing("\n".join(render(desired))).lines()
             wanted = wanted_members(desired, (4, 6), now, cut=True, only=only)
-            return differences(rules, wanted, await self._listing(only), now)
+            return differences(rules, wanted, await self._listing(only), now, LONGEST)
 
     def distrust(self, sets: Collection[str]) -> None:
         """See `Dataplane.distrust`."""

@@ -1,7 +1,7 @@
 """Templates of rules: the built-in ones and a site's own. Rules are text with `$blocks` that the agent fills in."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -38,7 +38,8 @@ def site_template(path: Path, name: str) -> RuleTemplate:
     """A site's template in place of the built-in one called `name`. Raises TemplateError.
 
     It must have every block of the built-in one exactly once, and no other: a block that is left out would open or
-    close what nobody meant to.
+    close what nobody meant to. Its own rules must be for our chains: elsewhere they would be added with every change,
+    and never go.
     """
     try:
         with path.open("rb") as file:
@@ -55,6 +56,9 @@ def site_template(path: Path, name: str) -> RuleTemplate:
         raise TemplateError(f"template {path}: there is no block ${unknown[0]}; {way_out}")
     if twice := sorted(block for block, times in found.items() if times > 1):
         raise TemplateError(f"template {path}: the block ${twice[0]} is there twice")
+    for number, line in _outside(name, text):
+        where = f"template {path}, line {number}: {line[:80]!r}"
+        raise TemplateError(f"{where} is not for a chain of ours; what is for others belongs to the host's own rules")
     return RuleTemplate(text, str(path))
 
 
@@ -70,3 +74,15 @@ def _blocks(path: Path, text: str) -> list[str]:
                 raise TemplateError(f"template {path}, line {number}: a block stands on a line of its own: $name")
             names.append(name)
     return names
+
+
+def _outside(name: str, text: str) -> Iterator[tuple[int, str]]:
+    """What is neither a block nor a comment, nor for our chains: with iptables one begins each line."""
+    depth = 0
+    for number, line in enumerate(map(str.strip, text.splitlines()), 1):
+        if not line or line.startswith(("#", "$")):
+            continue
+        ours = line.startswith("-A RB-") if name == "iptables.rules" else depth or line == "table inet radius_bridge {"
+        if not ours:
+            yield number, line
+        depth += line.count("{") - line.count("}")

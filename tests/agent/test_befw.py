@@ -18,6 +18,7 @@ SAVED = """\
 -A BEFW -m set --match-set rules_allow src -j ACCEPT
 -A BEFW -m set --match-set rules_deny src -j REJECT --reject-with icmp-port-unreachable
 -A BEFW -m set --match-set lan src -j DROP
+-A BEFW -m set --match-set lan_v6 src -j DROP
 -A BEFW -p tcp -m tcp --dport 22 -m set --match-set ssh_tcp_22 src -j ACCEPT
 -A BEFW -p tcp -m tcp --dport 22 -j DROP
 -A BEFW -p udp -m multiport --dports 8000,8050:8100 -j DROP
@@ -38,8 +39,8 @@ def test_its_chain_its_jumps_and_the_sets_that_nobody_else_uses() -> None:
     chain = read_save(SAVED, "BEFW")
     assert chain is not None
     assert chain.jumps == ("-A INPUT -j BEFW",)
-    assert len(chain.rules) == 7
-    assert chain.sets == ("rules_allow", "rules_deny", "ssh_tcp_22")
+    assert len(chain.rules) == 8
+    assert chain.sets == ("rules_allow", "rules_deny", "lan_v6", "ssh_tcp_22")
     assert chain.only_there(OURS) == []
     assert chain.removal() == "*filter\n:BEFW - [0:0]\n-D INPUT -j BEFW\n-X BEFW\nCOMMIT\n"
 
@@ -53,6 +54,7 @@ def test_what_it_closes_and_we_do_not_is_named() -> None:
     assert "22/udp" in closed_only_there("-A BEFW -p udp -m udp --dport 22 -j DROP")[0]
     assert "8000:8101/udp" in closed_only_there("-A BEFW -p udp -m udp --dport 8000:8101 -j REJECT")[0]
     assert closed_only_there("-A BEFW -m set --match-set guests src -j DROP")
+    assert closed_only_there("-A BEFW -m set --match-set landlords src -j DROP"), "not the set called lan"
     assert closed_only_there("-A BEFW -j DROP")
     assert closed_only_there("-A BEFW -p tcp -m tcp --dport 23 -j SOMEWHERE")
     assert "routed" in closed_only_there("-A FORWARD -j BEFW")[0]

@@ -1,11 +1,13 @@
 """What is looked at, and when: hints at once, the rest in turn within a bounded rate."""
 
+import os
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import pytest
 
+from agent.dataplane import events
 from agent.dataplane.change import Change
 from agent.dataplane.compare import Difference
 from agent.dataplane.errors import DataplaneError
@@ -30,6 +32,7 @@ class Kernel:
         self.looked: list[set[str]] = []
         self.applied = 0
         self.is_out_of_order = False
+        self.is_uncountable = False
 
     async def apply(self, desired: Desired, now: float, changed: Mapping[str, Collection[Any]] | None = None) -> Change:
         self.applied += 1
@@ -44,6 +47,8 @@ class Kernel:
         return [each for each in self.wrong if only is None or each.what in only]
 
     async def counts(self) -> Mapping[str, int] | None:
+        if self.is_uncountable:
+            raise DataplaneError("the kernel does not count")
         found = {set_name(kind, name): 0 for name in (ALLOW, DENY, SSH.name) for kind in KINDS}
         return found | {f"rb4h.{SSH.name}": len(self.desired.of(SSH.name)) + self.surplus}
 
@@ -57,7 +62,7 @@ class Kernel:
         return False
 
     def concerned(self, touched: Touched) -> str | None:
-        return None
+        return RULES
 
 
 class Clock:
@@ -139,6 +144,40 @@ async def test_what_could_not_be_looked_at_is_looked_at_again() -> None:
         await integrity.look(kernel.desired)
     kernel.is_out_of_order = False
     assert RULES in await _look(kernel, integrity, clock, seconds=0)
+
+
+class Told:
+    """The kernel tells of one change of rules, and of no more."""
+
+    def __init__(self, is_mine: Callable[[int], bool]) -> None:
+        self._handle = os.eventfd(0)
+        self._told = [events.Told(7, "nft", 7, frozenset([Touched(1, "ours", "input")]))]
+        self.deaf = nullcontext
+
+    def close(self) -> None:
+        os.close(self._handle)
+
+    def fileno(self) -> int:
+        return self._handle
+
+    def take(self) -> tuple[list[events.Told], bool]:
+        told, self._told = self._told, []
+        return told, False
+
+
+async def test_what_was_heard_of_is_not_forgotten_because_members_cannot_be_counted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agent.integrity.EventSocket", Told)
+    kernel, clock = Kernel(1), Clock()
+    integrity = Integrity(kernel, 3.0, clock)
+    with integrity.listening(lambda: None):
+        kernel.is_uncountable = True
+        with pytest.raises(DataplaneError):
+            await integrity.look(kernel.desired)
+        kernel.is_uncountable = False
+        assert RULES in await _look(kernel, integrity, clock, seconds=0)
+        assert RULES not in await _look(kernel, integrity, clock)
 
 
 def test_what_was_changed_is_told_by_kind() -> None:

@@ -1,6 +1,7 @@
 """Which services a host protects, and for how long after they vanish."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -141,3 +142,16 @@ def test_one_name_from_two_sources_is_one_service_with_all_ports() -> None:
     other = Service("ssh_tcp_22", (parse_ports("2222"),), "/etc/ssh.json")
     (service,) = Protected().update([Found((SSH,)), Found((other,))], NOW)
     assert [str(port) for port in service.ports] == ["22/tcp", "2222/tcp"]
+
+
+def test_a_file_whose_name_is_no_text_is_read_like_any_other(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"ssh-\xff.json")
+    path.write_text('{"name": "ssh", "port": 22}')
+    (service,) = find_in_files(tmp_path).services
+    assert service.origin.encode() == str(tmp_path).encode() + rb"/ssh-\xff.json"
+    path.write_text("{")
+    (problem,) = find_in_files(tmp_path).problems
+    assert problem.encode()
+    protected = Protected({service.name: service})
+    assert protected.update([find_in_files(tmp_path)], NOW) == (service,)
+    assert not protected.absent

@@ -35,6 +35,24 @@ def test_what_is_wrong_with_a_template_is_said(tmp_path: Path, name: str, old: s
         site_template(path, name)
 
 
+@pytest.mark.parametrize(
+    ("name", "line"),
+    [
+        ("iptables.rules", "-A INPUT -p tcp --dport 80 -j ACCEPT"),
+        ("iptables.rules", "-F INPUT"),
+        ("iptables.rules", "COMMIT"),
+        ("nftables.nft", "add rule inet filter input accept"),
+        ("nftables.nft", "table inet other {\n}"),
+        ("nftables.nft", "}"),
+    ],
+)
+def test_a_template_that_would_change_what_is_not_ours_is_refused(tmp_path: Path, name: str, line: str) -> None:
+    path = tmp_path / name
+    path.write_text(built_in(name).text + line + "\n")
+    with pytest.raises(TemplateError, match=r"line \d+: .* is not for a chain of ours"):
+        site_template(path, name)
+
+
 def test_a_template_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     with pytest.raises(TemplateError, match=r"missing\.nft.*No such file"):
         site_template(tmp_path / "missing.nft", "nftables.nft")

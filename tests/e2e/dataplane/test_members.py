@@ -56,6 +56,22 @@ def test_a_network_inside_another_keeps_its_own_longer_time_and_gains_no_shorter
     assert reach(host.client, BOB, SERVER) == "open"
 
 
+@pytest.mark.parametrize("far", [1e9, 1.8e12, float(1 << 53)], ids=["decades", "milliseconds", "most"])
+def test_an_end_that_is_too_far_away_for_the_kernel_holds_up_nothing_else(host: Host, far: float) -> None:
+    host.listen()
+    host.enforce({ALICE: 600})
+    host.enforce({BOB: far, "198.51.100.0/24": far})
+    assert reach(host.client, ALICE, SERVER) == "refused"
+    assert reach(host.client, BOB, SERVER) == "open"
+    assert host.differences() == []
+
+
+def test_an_address_that_ipset_cannot_hold_is_not_put_back_again_and_again(host: Host) -> None:
+    change = host.enforce({ALICE: 600, "0.0.0.0": 600, "::": 600, "0.0.0.0/31": 600})
+    assert len(change.refused) == (0 if host.backend == "nftables" else 2)
+    assert host.differences() == []
+
+
 def test_what_has_run_out_can_be_renewed_and_removed(host: Host) -> None:
     host.listen()
     now = time.time()

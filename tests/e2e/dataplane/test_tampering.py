@@ -58,6 +58,13 @@ def _check(host: Host) -> None:
             ),
             id="set replaced",
         ),
+        pytest.param(
+            _nft(
+                f"flush table {TABLE}; delete set {TABLE} {SET}; delete set {TABLE} rb4h.rules_deny; "
+                f"add set {TABLE} {SET} {{ type ipv6_addr; }}"
+            ),
+            id="one set replaced and another deleted",
+        ),
     ],
 )
 def test_a_table_that_was_changed_by_hand_is_put_back(host: Host, tamper: Callable[[Host], None]) -> None:

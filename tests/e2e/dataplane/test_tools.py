@@ -1,6 +1,7 @@
 """nft and iptables that hang, and an xtables lock that somebody else holds."""
 
 import fcntl
+import re
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 from agent.dataplane import base, iptables, nft
 from agent.dataplane.base import CHECK_SECONDS
 from agent.dataplane.errors import DataplaneError
-from agent.desired import ALLOW, DENY, Desired, Failsafe
+from agent.desired import ALLOW, DENY, Desired, Failsafe, Posture
 from radius_bridge.policy.expiry import NEVER
 from radius_bridge.policy.members import Prefix, parse_prefix
 from tests.e2e.dataplane.backends import BACKENDS
@@ -18,6 +19,7 @@ from tests.e2e.dataplane.host import ALICE, BOB, SERVER, SERVICE, Host, reach
 
 pytestmark = pytest.mark.e2e
 
+IPTABLES_NFT = pytest.mark.parametrize("host", ["nft"], indirect=True)
 LEGACY = pytest.mark.parametrize("host", [each for each in BACKENDS if each == "legacy"], indirect=True)
 
 
@@ -79,3 +81,35 @@ def test_a_held_xtables_lock_keeps_no_member_waiting_and_is_told(
         assert reach(host.client, ALICE, SERVER) == "refused"
     assert host.enforce({BOB: 600}, failsafe=("203.0.113.0/24",)).rules
     assert host.differences() == []
+
+
+@IPTABLES_NFT
+def test_rules_that_iptables_cannot_list_are_not_taken_for_gone(host: Host) -> None:
+    host.listen()
+    host.enforce({ALICE: 600})
+    # Somebody else's rule, of a kind that iptables does not know: then it does not list the table at all.
+    host.server.run("nft", "add rule ip filter INPUT numgen inc mod 2 0 accept")
+    assert "incompatible" in host.saved()
+
+    def jumps() -> int:
+        return host.server.run("nft", "list chain ip filter INPUT").stdout.count("jump RB-INPUT")
+
+    now = time.time()
+    for later in (1, 2):
+        assert not host.enforce({ALICE: 600}, now=now + later * (CHECK_SECONDS + 1)).rules
+    assert host.enforce({BOB: 600}, posture=Posture(observe=True), now=now).rules
+    assert host.enforce({BOB: 600}, now=now).rules
+    host.dataplane.distrust([f"rb4h.{SERVICE.name}"])
+    host.enforce({BOB: 600}, now=now)
+    assert jumps() == 1
+    assert reach(host.client, ALICE, SERVER) == "refused"
+    assert reach(host.client, BOB, SERVER) == "open"
+    assert [each for each in host.dataplane.alarms() if "nft list ruleset" in each]
+    host.restart_agent()
+    host.enforce({ALICE: 600})
+    assert reach(host.client, BOB, SERVER) == "refused", "what is there is not known: it is programmed"
+    listed = host.server.run("nft", "-a", "list chain ip filter INPUT").stdout
+    (handle,) = re.findall(r"numgen .* # handle (\d+)", listed)
+    host.server.run("nft", f"delete rule ip filter INPUT handle {handle}")
+    host.enforce({ALICE: NEVER}, now=time.time() + CHECK_SECONDS + 1)
+    assert (jumps(), host.differences(), list(host.dataplane.alarms())) == (1, [], [])
