@@ -38,6 +38,37 @@ def test_what_is_configured_is_taken(host: Path, backend: str) -> None:
     assert choose.dataplane(backend, host / "lock", {}).name == backend
 
 
+@pytest.mark.parametrize(
+    ("names", "modules", "may_be"),
+    [
+        (None, "", False),
+        ("nat\nfilter\n", "", True),
+        ("nat\n", "ip_tables 1 0 - Live 0\niptable_filter 1 0 - Live 0\n", False),
+        ("only root's", "ip_tables 1 0 - Live 0\n", False),
+        ("only root's", "ip_tables 1 0 - Live 0\niptable_filter 1 0 - Live 0\n", True),
+        ("only root's", "", True),
+    ],
+)
+def test_whether_iptables_legacy_is_in_use_is_known_to_root_and_else_by_its_module(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: str | None, modules: str, may_be: bool
+) -> None:
+    (tmp_path / "modules").write_text(modules)
+    folder = tmp_path / "thread-self" / "net"
+    folder.mkdir(parents=True)
+    if names is not None:
+        (folder / "ip_tables_names").write_text(names)
+    read = Path.read_text
+
+    def as_nobody(path: Path) -> str:
+        text = read(path)
+        if text == "only root's":
+            raise PermissionError
+        return text
+
+    monkeypatch.setattr(Path, "read_text", as_nobody)
+    assert choose.has_filter("ip_tables", tmp_path) is may_be
+
+
 class Left:
     """What another backend has left, which may be busy."""
 
