@@ -137,7 +137,11 @@ class IpsetDataplane:
 
     def alarms(self) -> Sequence[str]:
         """See `Dataplane.alarms`."""
-        return [*limit_alarms(self._open_contents().entries()), *self._template_refused.values()]
+        return [*limit_alarms(self.entries()), *self._template_refused.values()]
+
+    def entries(self) -> int:
+        """See `Dataplane.entries`."""
+        return self._open_contents().entries()
 
     @property
     def refused(self) -> Mapping[str, int]:

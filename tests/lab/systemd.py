@@ -1,6 +1,8 @@
 """A host with systemd as its first process: this machine's files, on which nothing that is written lasts."""
 
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -81,9 +83,15 @@ class Systemd:
 
     def power_off(self) -> None:
         """Ends all that runs."""
-        if self._nspawn is not None:
-            self._nspawn.kill()
-            self._nspawn = None
+        nspawn, leader = self._nspawn, self._children()
+        self._nspawn = None
+        if nspawn is not None:
+            # Its first process takes all others with it; that of nspawn would leave them.
+            for each in leader:
+                os.kill(int(each), signal.SIGKILL)
+            if not leader:
+                nspawn.kill()
+            wait_until(lambda: not nspawn.is_running, "the machine to end")
 
     def run(self, *argv: str) -> subprocess.CompletedProcess[str]:
         """Runs a command on the machine, as root."""
@@ -108,9 +116,13 @@ class Systemd:
     def _leader(self) -> str:
         if self._nspawn is None:
             raise LabError("the machine is off")
-        children = Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children")
-        wait_until(lambda: bool(children.read_text().split()), "systemd to start")
-        return children.read_text().split()[0]
+        wait_until(lambda: bool(self._children()), "systemd to start")
+        return self._children()[0]
+
+    def _children(self) -> list[str]:
+        if self._nspawn is None or not self._nspawn.is_running:
+            return []
+        return Path(f"/proc/{self._nspawn.pid}/task/{self._nspawn.pid}/children").read_text().split()
 
 
 def _drop_in(library: str) -> str:

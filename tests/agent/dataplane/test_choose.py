@@ -8,6 +8,7 @@ from agent.dataplane import choose
 from agent.dataplane.base import MOST_MEMBERS, Leftovers, check_names, limit_alarms
 from agent.dataplane.errors import DataplaneError
 from agent.desired import CustomSet, Desired, Posture, Target
+from agent.report import about_limits
 from radius_bridge.policy.services import Service, parse_ports
 
 
@@ -102,7 +103,12 @@ async def test_leftovers_are_removed_once_and_what_failed_is_tried_again() -> No
 
 def test_there_is_an_alarm_before_the_limit() -> None:
     assert limit_alarms(MOST_MEMBERS * 8 // 10 - 1) == []
-    assert limit_alarms(MOST_MEMBERS * 8 // 10)
+    assert limit_alarms(MOST_MEMBERS * 8 // 10) == [
+        "800,000 members on this host, which is made for 1,000,000: grant networks instead of addresses, or protect "
+        "some of the services on another host"
+    ]
+    assert about_limits(MOST_MEMBERS * 8 // 10)["members"]["near"]
+    assert not about_limits(3)["members"]["near"]
 
 
 def test_a_service_cannot_be_called_like_a_set() -> None:
