@@ -274,7 +274,9 @@ class IpsetDataplane:
         refusal = ""
         if self._template is not None:
             try:
-                return await table.install(render(desired, table.version, self._template, unused), before)
+                return await table.install(
+                    render(desired, table.version, self._template, unused), before, is_sites=True
+                )
             except DataplaneError as error:
                 refusal = f"template {self._template.origin} is refused, the built-in one is used: {error}"
         installed = await table.install(render(desired, table.version, None, unused), before)
