@@ -27,6 +27,11 @@ class Answers:
                 answer["alarms"] = [*answer["alarms"], f"who is refused is only counted: {self._refused.error}"]
         return answer
 
+    async def status_now(self, _: str) -> dict[str, Any]:
+        """The same, with everybody counted who was refused until now."""
+        await self._enforcer.count_refused()
+        return self.status()
+
     async def verify(self, _: str) -> dict[str, Any]:
         """Where the kernel is not as desired."""
         try:

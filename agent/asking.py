@@ -1,4 +1,4 @@
-"""`verify`, `why` and `refused`: commands that ask the running agent."""
+"""`verify`, `why`, `refused` and `metrics`: commands that ask the running agent."""
 
 import json
 import sys
@@ -12,6 +12,7 @@ from rich.table import Table
 
 from agent.clicommon import DEFAULT_CONFIG, FAILED, USAGE, ConfigOption, JsonOption, ask
 from agent.control import LONG
+from agent.metrics import exposition
 from agent.why import parse_address
 from radius_bridge.policy.expiry import format_duration
 
@@ -77,6 +78,14 @@ def refused(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) 
     if answer["observe"]:
         console.print("[yellow]observe[/]: nobody is refused; these would have been")
     console.print(table if answer["refused"] else "nobody was refused")
+
+
+def metrics(config: ConfigOption = DEFAULT_CONFIG) -> None:
+    """Print the status as metrics for Prometheus.
+
+    For node_exporter's textfile collector: `radius-bridge-agent metrics > FILE.new && mv FILE.new FILE.prom`.
+    """
+    typer.echo(exposition(ask(config, "status")), nl=False)
 
 
 def _print_why(address: str, answer: dict[str, Any]) -> None:

@@ -181,6 +181,7 @@ def takeover(
 app.command()(asking.verify)
 app.command()(asking.why)
 app.command()(asking.refused)
+app.command()(asking.metrics)
 
 
 def _print_status(answer: dict[str, Any]) -> None:

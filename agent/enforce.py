@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Final, Protocol
 
 import structlog
@@ -39,6 +39,9 @@ RETRY_AT_MOST: Final = 30.0
 """Longest wait (seconds) before a failed change of the kernel is tried again."""
 
 
+COUNTING: Final = 1.0
+"""Seconds that the kernel's tools have to say how many were refused."""
+
 _BREATH: Final = 0.02
 """Seconds between two looks at least."""
 
@@ -62,8 +65,14 @@ class Dataplane(Protocol):
     def refused(self) -> Mapping[str, int]:
         """Attempts to connect that were refused, by service."""
 
+    async def count_refused(self) -> Mapping[str, int]:
+        """Counts them now. Raises DataplaneError."""
+
     def alarms(self) -> Sequence[str]:
         """What somebody must look after."""
+
+    def entries(self) -> int:
+        """Members that are programmed."""
 
     async def apply(
         self, desired: Desired, now: float, changed: Mapping[str, Collection[Prefix]] | None = None
@@ -228,6 +237,12 @@ class Enforcer:
                 return None
             return await self._integrity.differences(enforced)
 
+    async def count_refused(self) -> None:
+        """Counts who was refused until now, if the kernel's tools are quick: `status` has it."""
+        with suppress(DataplaneError, TimeoutError):
+            async with asyncio.timeout(COUNTING):
+                await self._dataplane.count_refused()
+
     def forget(self, name: str) -> dict[str, Any]:
         """Protects a service no longer that no source lists any more; the answer says what was done."""
         try:
@@ -261,6 +276,7 @@ class Enforcer:
             "mode": self._settings.mode,
             "policy": self._settings.policy,
             "refused": dict(self._dataplane.refused),
+            "limits": report.about_limits(self._dataplane.entries()),
             **report.about_learning(self.learning),
             "alarms": [
                 *self.follower.alarms,

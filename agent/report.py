@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from typing import Any, Final
 
+from agent.dataplane.base import MOST_MEMBERS, WAY_OUT, limit_alarms
 from agent.desired import Desired
 from agent.guard import Held
 from agent.learning import Learning
@@ -47,6 +48,12 @@ def about_learning(learning: Learning) -> dict[str, Any]:
         "problem_count": len(problems),
         "held": [about_held(held) for held in learning.guard.held],
     }
+
+
+def about_limits(entries: int) -> dict[str, Any]:
+    """How near this host is to what it is made for, by limit; with the way out."""
+    is_near = bool(limit_alarms(entries))
+    return {"members": {"now": entries, "most": MOST_MEMBERS, "near": is_near, "way_out": WAY_OUT}}
 
 
 def about_held(held: Held) -> dict[str, Any]:

@@ -48,7 +48,7 @@ async def run(settings: AgentSettings) -> None:
             told = Answers(enforcer, refused)
             enforcer.telling.status = told.status
             answers: dict[str, control.Answer] = {
-                "status": told.status,
+                "status": told.status_now,
                 "forget": enforcer.forget,
                 "verify": told.verify,
                 "why": told.why,

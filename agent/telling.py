@@ -64,6 +64,7 @@ def record_of(status: dict[str, Any], now: float) -> HostRecord:
         errors={what: why[:_LONGEST] for what, why in islice(errors.items(), _MOST)},
         problem_count=status["problem_count"],
         alarm_count=len(status["alarms"]),
+        limits={name: each["now"] / each["most"] for name, each in status["limits"].items() if each["near"]},
         refused=dict(islice(status.get("refused", {}).items(), _MOST)),
         refused_from=status.get("refused_from", {}),
         repairs=status.get("repairs", {}),
@@ -84,6 +85,7 @@ def essence(record: HostRecord) -> object:
         held=tuple((each.digest, each.waits_for) for each in record.held),
         refused={},
         refused_from={},
+        limits=dict.fromkeys(record.limits, 0.0),
         counters={},
     )
 

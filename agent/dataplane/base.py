@@ -23,7 +23,11 @@ CHECK_SECONDS = 30.0
 MOST_MEMBERS = 1_000_000
 """So many entries a host is made for; the sets of the kernel would take more."""
 
-_ALARM_SHARE = 0.8
+ALARM_SHARE = 0.8
+"""The share of it from which on there is an alarm."""
+
+WAY_OUT = "grant networks instead of addresses, or protect some of the services on another host"
+"""What to do about too many."""
 
 
 class Dataplane(Protocol):
@@ -57,6 +61,9 @@ class Dataplane(Protocol):
 
     def alarms(self) -> Sequence[str]:
         """What somebody must look after: a limit that is near, a site's template that the kernel refuses."""
+
+    def entries(self) -> int:
+        """Members that are programmed, in all sets: MOST_MEMBERS is what a host is made for."""
 
     @property
     def refused(self) -> Mapping[str, int]:
@@ -180,9 +187,9 @@ def check_names(desired: Desired) -> None:
 
 def limit_alarms(entries: int) -> list[str]:
     """Tells that a host has come near to what it is made for."""
-    if entries < _ALARM_SHARE * MOST_MEMBERS:
+    if entries < ALARM_SHARE * MOST_MEMBERS:
         return []
-    return [f"{entries} members on this host: it is made for {MOST_MEMBERS}; grant networks instead of addresses"]
+    return [f"{entries:,} members on this host, which is made for {MOST_MEMBERS:,}: {WAY_OUT}"]
 
 
 CHILDREN: deque[int] = deque(maxlen=256)

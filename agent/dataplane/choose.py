@@ -19,7 +19,7 @@ TEMPLATES = {"ipset": rules.TEMPLATE, "nftables": nft_rules.TEMPLATE}
 """By backend: what its built-in template is called."""
 
 _FLAVOURS = ("nft", "legacy")
-_FAMILIES = {4: ("iptables", "ip_tables_names"), 6: ("ip6tables", "ip6_tables_names")}
+_FAMILIES = {4: ("iptables", "ip_tables"), 6: ("ip6tables", "ip6_tables")}
 
 
 def choose(backend: str) -> str:
@@ -77,13 +77,31 @@ def in_use(flavours: Iterable[str] = _FLAVOURS) -> dict[str, int]:
     """The kinds of iptables that there may be rules of, with their IP version: `iptables-nft`, `ip6tables-legacy` …"""
     found = {}
     for flavour in flavours:
-        for version, (program, names) in _FAMILIES.items():
+        for version, (program, module) in _FAMILIES.items():
             # Asking iptables-legacy would load its modules into the kernel: only if it is in use.
-            tables = Path("/proc/thread-self/net", names)
-            is_used = flavour == "nft" or (tables.exists() and "filter" in tables.read_text().split())
-            if is_used and shutil.which(f"{program}-{flavour}-save"):
+            if (flavour == "nft" or has_filter(module)) and shutil.which(f"{program}-{flavour}-save"):
                 found[f"{program}-{flavour}"] = version
     return found
+
+
+def has_filter(module: str, processes: Path = Path("/proc")) -> bool:
+    """True if iptables-legacy's table `filter` may be in this network namespace; `module` is `ip_tables` or the like.
+
+    The kernel tells which tables there are to root only. Other users must ask for the table itself if its module is
+    loaded, or if that is not known because the kernel has it built in: at worst an empty table is there afterwards.
+    """
+    names = processes / "thread-self" / "net" / f"{module}_names"
+    try:
+        return "filter" in names.read_text().split()
+    except FileNotFoundError:
+        return False
+    except PermissionError:
+        try:
+            lines = (processes / "modules").read_text().splitlines()
+        except OSError:
+            return True
+        loaded = {line.split(" ", 1)[0] for line in lines}
+        return module not in loaded or f"{module.replace('_tables', 'table')}_filter" in loaded
 
 
 class _Chains:

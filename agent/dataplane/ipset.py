@@ -145,7 +145,11 @@ class IpsetDataplane:
     def alarms(self) -> Sequence[str]:
         """See `Dataplane.alarms`."""
         hidden = [_HIDDEN.format("iptables" if version == 4 else "ip6tables") for version in sorted(self._hidden)]
-        return [*limit_alarms(self._open_contents().entries()), *self._template_refused.values(), *hidden]
+        return [*limit_alarms(self.entries()), *self._template_refused.values(), *hidden]
+
+    def entries(self) -> int:
+        """See `Dataplane.entries`."""
+        return self._open_contents().entries()
 
     @property
     def refused(self) -> Mapping[str, int]:
@@ -289,7 +293,9 @@ class IpsetDataplane:
         refusal = ""
         if self._template is not None:
             try:
-                return await table.install(render(desired, table.version, self._template, unused), before)
+                return await table.install(
+                    render(desired, table.version, self._template, unused), before, is_sites=True
+                )
             except DataplaneError as error:
                 refusal = f"template {self._template.origin} is refused, the built-in one is used: {error}"
         installed = await table.install(render(desired, table.version, None, unused), before)

@@ -13,6 +13,9 @@ _TARGET = re.compile(r" -[jg] (\S+)")
 _COUNTING = re.compile(r'-m comment --comment "?([^" ]+)"?$')
 _NFTABLES = "(nf_tables) on "
 _INCOMPATIBLE = "is incompatible, use 'nft' tool"
+_TRIES = 3
+"""How often rules are written again until they are read back twice as the same."""
+
 _COUNTERS = re.compile(r"\[(\d+):\d+\] ")
 
 
@@ -34,6 +37,10 @@ class Installed:
     is_hidden: bool = field(default=False, compare=False)
     """True if iptables does not list the table, since somebody used nft to put rules there that it does not know. That
     is no news of our rules, and above all not that they are gone."""
+
+    def shape(self) -> list[tuple[str, str]]:
+        """Where each rule stands and where it leads: that iptables writes as we do, whatever its version."""
+        return [(rule.split(" ", 2)[1], target[1] if (target := _TARGET.search(rule)) else "") for rule in self.rules]
 
     def lines(self, version: int) -> tuple[str, ...]:
         """All of it, for one IP version, in an order that does not depend on iptables'."""
@@ -132,15 +139,26 @@ class Iptables:
         """What is installed of ours. Raises DataplaneError."""
         return read_save(await self._call(self._save, ""))
 
-    async def install(self, rules: Sequence[str], before: Installed) -> Installed:
+    async def install(self, rules: Sequence[str], before: Installed, *, is_sites: bool = False) -> Installed:
         """Makes `rules` the content of our chains, the jumps at the head; gives what the kernel made of it.
 
-        `before` is what is there now. There is no moment without the jumps. Where iptables can write and not list, it
-        is believed. Raises DataplaneError.
+        `before` is what is there now. There is no moment without the jumps. What the kernel has afterwards counts as
+        right from then on, so it must not be what somebody else made of it meanwhile: it says what was written, or in
+        other words the same, twice. Only a site's template (`is_sites`) may become more rules than it has, or fewer.
+        Where iptables can write and not list, it is believed. Raises DataplaneError.
         """
         await self._call(self._restore, install_text(rules, before))
-        found = await self.read()
-        return replace(read_save(expected(rules)), in_nftables=True, is_hidden=True) if found.is_hidden else found
+        wanted, found = read_save(expected(rules)), await self.read()
+        if found.lines(self.version) == wanted.lines(self.version):
+            return found
+        for _ in range(_TRIES):
+            if found.is_hidden:
+                return replace(wanted, in_nftables=True, is_hidden=True)
+            await self._call(self._restore, install_text(rules, found))
+            known, found = found, await self.read()
+            if found == known and found.at_head and (is_sites or found.shape() == wanted.shape()):
+                return found
+        raise DataplaneError("somebody else changes our rules in the moment in which they are written")
 
     async def uninstall(self) -> None:
         """Removes our jumps and chains. Raises DataplaneError."""

@@ -153,7 +153,11 @@ class NftablesDataplane:
 
     def alarms(self) -> Sequence[str]:
         """See `Dataplane.alarms`."""
-        return [*limit_alarms(self._open_contents().entries()), *filter(None, [self._template_refused])]
+        return [*limit_alarms(self.entries()), *filter(None, [self._template_refused])]
+
+    def entries(self) -> int:
+        """See `Dataplane.entries`."""
+        return self._open_contents().entries()
 
     @property
     def refused(self) -> Mapping[str, int]:

@@ -139,6 +139,7 @@ def _state(record: HostRecord, now: float) -> str:
 def _row(node: str, record: HostRecord, now: float) -> list[str]:
     what = [f"{each.kind} of {each.members} in {each.of} waits for {_way_out(each)}" for each in record.held]
     what += [f"{where}: {why}" for where, why in record.errors.items()]
+    what += [f"{limit}: {share:.0%} of what it is made for" for limit, share in record.limits.items()]
     if record.enforcing == "restored":
         what.append("enforces what was so before a reboot")
     elif record.enforcing != "consul":

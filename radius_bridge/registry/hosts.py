@@ -48,6 +48,8 @@ class HostRecord(msgspec.Struct, frozen=True):
     problem_count: int = 0
     """Keys and services that could not be understood."""
     alarm_count: int = 0
+    limits: dict[str, float] = {}
+    """What the host is near the limit of, and how much of it is in use (1 is all)."""
     refused: dict[str, int] = {}
     """Attempts to connect that were refused, by service (`refused:<short name>`, `denied`, `closed`)."""
     refused_from: dict[str, int] = {}
@@ -59,7 +61,7 @@ class HostRecord(msgspec.Struct, frozen=True):
     @property
     def needs_help(self) -> bool:
         """True if a person should look at the host."""
-        return bool(self.errors or self.held) or self.enforcing != "consul"
+        return bool(self.errors or self.held or self.limits) or self.enforcing != "consul"
 
     def is_fresh(self, now: float) -> bool:
         """True if the host told of itself lately; `now` is in epoch seconds."""

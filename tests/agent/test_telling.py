@@ -19,6 +19,7 @@ STATUS: dict[str, Any] = {
     "errors": {},
     "problem_count": 0,
     "alarms": [],
+    "limits": {"members": {"now": 3, "most": 1_000_000, "near": False, "way_out": "grant networks"}},
     "feed": {"complete": True, "polls": 7},
 }
 
@@ -41,6 +42,7 @@ def test_who_logs_in_and_how_long_ago_things_were_is_no_news() -> None:
 
 def test_what_a_person_should_know_is_news() -> None:
     held = {"digest": "d", "kind": "removal", "of": "s", "members": 3, "since": 1.0, "waits_for": "second read"}
+    near = {"members": {"now": 850_000, "most": 1_000_000, "near": True, "way_out": "grant networks"}}
     usual = essence(record_of(STATUS, 1000.0))
     for news in (
         changed(errors={"kernel": "out of order"}),
@@ -51,8 +53,11 @@ def test_what_a_person_should_know_is_news() -> None:
         changed(refused_state="damaged"),
         changed(problem_count=1),
         changed(alarms=["forged"]),
+        changed(limits=near),
     ):
         assert essence(record_of(news, 1000.0)) != usual
+    assert record_of(changed(limits=near), 1000.0).limits == {"members": 0.85}
+    assert record_of(changed(limits=near), 1000.0).needs_help
     waiting = changed(held=[held | {"waits_for": "confirm"}])
     assert essence(record_of(waiting, 1.0)) != essence(record_of(changed(held=[held]), 1.0))
 

@@ -89,3 +89,8 @@ def test_an_agent_answers_for_its_kernel(machine: Machine) -> None:
     assert (last["address"], last["user"]) == (MALLORY, "")
     assert _ask(machine, "status")["refused_from"] == {BOB: 2, MALLORY: 1}
     assert BOB in machine.agent("refused").stdout
+
+    # The same for Prometheus.
+    told = machine.agent("metrics").stdout
+    assert f'radius_bridge_agent_repairs_total{{kind="{next(iter(status["repairs"]))}"}} 1\n' in told
+    assert "radius_bridge_agent_programmed_members 1\n" in told

@@ -65,6 +65,14 @@ class Kernel:
         self.history.append(self.members.get(SSH, set()))
         return Programmed(added=int(before != self.members))
 
+    async def count_refused(self) -> dict[str, int]:
+        """Nobody."""
+        return {}
+
+    def entries(self) -> int:
+        """None."""
+        return 0
+
     def alarms(self) -> list[str]:
         """None."""
         return []
