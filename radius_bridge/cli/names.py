@@ -71,7 +71,6 @@ def try_(
     pairs = [pair for text in ([f"User-Name={name}"] if name else []) for pair in _attributes(text, dictionary)]
     pairs += [pair for text in attributes or () for pair in _attributes(text, dictionary)]
     station = next((octets for number, octets in pairs if number == dictionary["Calling-Station-Id"].number), b"")
-    pairs = [pair for pair in pairs if pair[0] in reader.outermost]
     told, steps, rules = reader.explain(pairs, mac_of(station.decode("ascii", "replace")))
     user = told.named.user
     if as_json:

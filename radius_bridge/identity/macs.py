@@ -7,7 +7,7 @@ _SEPARATED = re.compile(
     r"|[0-9A-F]{4}([.:-])[0-9A-F]{4}\2[0-9A-F]{4}"
     r"|[0-9A-F]{6}[:-][0-9A-F]{6}"
 )
-_LONGEST = 64
+_SHORTEST, _LONGEST = 12, 64
 
 
 def mac_of(text: str) -> str:
@@ -17,6 +17,8 @@ def mac_of(text: str) -> str:
     a colon or a hyphen in the middle, or none, in any case; what follows (RFC 3580 §3.20 appends `:SSID` to a
     Called-Station-Id) is left out.
     """
+    if len(text) < _SHORTEST:
+        return ""
     match = _SEPARATED.match(text[:_LONGEST].upper())
     if match is None or text[match.end() : match.end() + 1].isalnum():
         return ""

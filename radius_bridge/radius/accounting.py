@@ -2,12 +2,13 @@
 
 import hashlib
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
-from typing import NamedTuple
 from urllib.parse import quote
+
+from msgspec import Struct
 
 from radius_bridge.identity.events import NOBODY, Event, Kind, Restart
 from radius_bridge.identity.macs import mac_of
@@ -48,7 +49,7 @@ class NotBound(StrEnum):
     REALM = "realm"
 
 
-class Outcome(NamedTuple):
+class Outcome(Struct, frozen=True, gc=False):
     """What a packet comes to: an event, or a reason why there is none; or an event of nobody, and the reason."""
 
     event: Event | Restart | None
@@ -77,6 +78,14 @@ class Rules:
     """Where the user's name and groups are, and what names mean."""
     longest: int = 86400
     """Seconds that a binding lasts at most after something was last heard of its session."""
+    _bindable: dict[Networks, Networks] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def bindable(self, networks: Networks) -> Networks:
+        """What may be bound of a client's networks: an address, or a network that is all in one of them."""
+        known = self._bindable.get(networks)
+        if known is None:
+            known = self._bindable[networks] = networks.without(_NOBODYS).without(self.shared)
+        return known
 
 
 @dataclass(slots=True)
@@ -89,7 +98,7 @@ class Permissions:
     def may_bind(self, source: str, address: str) -> bool:
         """True if sessions that the client `source` (its name) told of may have an address (in text)."""
         client = self.clients.named(source)
-        return client is not None and may_bind(parse_prefix(address), client, self.rules)
+        return client is not None and parse_prefix(address) in self.rules.bindable(client.networks)
 
 
 _attributes = standard()
@@ -107,11 +116,12 @@ _MULTI_SESSION_ID = _attributes["Acct-Multi-Session-Id"].number
 _EVENT_TIMESTAMP = _attributes["Event-Timestamp"].number
 
 _status = _attributes["Acct-Status-Type"].values
-_KINDS = {
-    _status["Start"]: Kind.START,
-    _status["Interim-Update"]: Kind.INTERIM,
-    _status["Stop"]: Kind.STOP,
+_KINDS: dict[bytes | None, Kind] = {
+    _status["Start"].to_bytes(4): Kind.START,
+    _status["Interim-Update"].to_bytes(4): Kind.INTERIM,
+    _status["Stop"].to_bytes(4): Kind.STOP,
 }
+"""By the value as it is in the packet."""
 _ON_OFF = {_status["Accounting-On"], _status["Accounting-Off"]}
 
 _NO_USER = {reason: NotBound(reason.value) for reason in NoUser}
@@ -125,7 +135,7 @@ _NOBODYS = Networks(
 _PLAIN = re.compile(rb"[A-Za-z0-9._:@+ -]{1,%d}" % LONGEST_ID)
 
 
-def interpret(attributes: Iterable[Attribute], client: Client, rules: Rules, arrival: float) -> Outcome:
+def interpret(attributes: Sequence[Attribute], client: Client, rules: Rules, arrival: float) -> Outcome:
     """Reads the attributes of an Accounting-Request of `client` that arrived at `arrival` (epoch seconds).
 
     Of an attribute that may appear once, the first counts. If the packet names no address, or none that is allowed, it
@@ -136,59 +146,44 @@ def interpret(attributes: Iterable[Attribute], client: Client, rules: Rules, arr
     A packet that does not tell its user (an anonymous outer identity) leaves open whose the session is; a machine, a
     MAC address and a user of a realm that the client does not have are NOBODY. Both take addresses from others.
     """
-    first: dict[int, bytes] = {}
-    naming: list[Attribute] = []
-    telling: list[Attribute] = []
-    outermost, tellers = rules.addresses.outermost, rules.users.outermost
-    for attribute in attributes:
-        number = attribute[0]
-        if number in outermost:
-            naming.append(attribute)
-        if number in tellers:
-            telling.append(attribute)
-        if number not in first:
-            first[number] = attribute[1]
-    values = _Values(first)
+    values = _Values(reversed(attributes))
 
-    status = values.number(_STATUS_TYPE)
-    arrival = round(arrival, 3)  # no clock is better, and records of sessions have many times
     heard = arrival - _delay(values.number(_DELAY_TIME))
-    if status in _ON_OFF:
-        at = _event_time(values.number(_EVENT_TIMESTAMP), heard, arrival)
-        return Outcome(Restart(client.name, _nas(first, values), at, heard), ignored=values.ignored)
-    kind = _KINDS.get(-1 if status is None else status)
+    kind = _KINDS.get(values.get(_STATUS_TYPE))
     if kind is None:
-        return Outcome(None, NotBound.UNKNOWN_STATUS, ignored=values.ignored)
-    session_id = first.get(_SESSION_ID)
+        if values.number(_STATUS_TYPE) not in _ON_OFF:
+            return Outcome(None, NotBound.UNKNOWN_STATUS, ignored=values.ignored)
+        at = _event_time(values.number(_EVENT_TIMESTAMP), heard, arrival)
+        return Outcome(Restart(client.name, _nas(values), at, heard), ignored=values.ignored)
+    session_id = values.get(_SESSION_ID)
     if not session_id:
         return Outcome(None, NotBound.NO_SESSION_ID, ignored=values.ignored)
-    station = _mac(first.get(_CALLING_STATION_ID, b""))
-    told = rules.users.read(telling, station, client.groups)
-    values.ignored += told.ignored
-    user, groups, no_user = told.named.user, told.groups, told.named.no_user
-    not_bound = None
-    if no_user is not None:
+    calling = values.get(_CALLING_STATION_ID)
+    station = _mac(calling) if calling else ""
+    told = rules.users.read(attributes, station, client.groups)
+    user, no_user, realm, _ = told.named
+    groups, not_bound = told.groups, None
+    is_stop = kind is Kind.STOP
+    if is_stop:
+        groups = ()
+    elif no_user is not None:
         user, not_bound = NOBODY if no_user.is_somebody_else else "", _NO_USER[no_user]
-    elif client.realms is not None and told.named.realm not in client.realms:
+    elif client.realms is not None and realm not in client.realms:
         user, groups, not_bound = NOBODY, (), NotBound.REALM
-    if kind is Kind.STOP:
-        user, groups, not_bound = told.named.user, (), None
 
-    named, useless = rules.addresses.read(naming)
-    values.ignored += useless
-    if kind is Kind.STOP:
-        allowed = tuple(address for address in named if address in client.networks)
-    else:
-        allowed = tuple([address for address in named if may_bind(address, client, rules)])
-    refused = tuple(address for address in named if address not in allowed) if len(allowed) < len(named) else ()
+    named, useless = rules.addresses.read(attributes)
+    within = client.networks if is_stop else rules.bindable(client.networks)
+    allowed = tuple([address for address in named if address in within])
+    refused = tuple([address for address in named if address not in allowed]) if len(allowed) < len(named) else ()
 
     session_time = values.number(_SESSION_TIME)
     if session_time is not None and session_time <= LONGEST:
         started = heard - session_time
     else:
-        started = 0.0 if kind is Kind.STOP else heard
+        started = 0.0 if is_stop else heard
     timeout = values.number(_SESSION_TIMEOUT)
-    nas = _nas(first, values) or plain(client.name.encode())
+    multi = values.get(_MULTI_SESSION_ID)
+    nas = _nas(values) or plain(client.name.encode())
     event = Event(
         kind=kind,
         user=user,
@@ -202,12 +197,12 @@ def interpret(attributes: Iterable[Attribute], client: Client, rules: Rules, arr
         longest=rules.longest,
         timeout=timeout if timeout is not None and timeout <= LONGEST else 0,
         mac=station,
-        multi=plain(first[_MULTI_SESSION_ID]) if first.get(_MULTI_SESSION_ID) else "",
+        multi=plain(multi) if multi else "",
         within=client.networks,
         groups=groups,
     )
-    beyond = max(0, len(allowed) - MAX_ADDRESSES)
-    return Outcome(event, not_bound, refused, values.ignored, told.left_out, beyond)
+    beyond = len(allowed) - MAX_ADDRESSES if len(allowed) > MAX_ADDRESSES else 0
+    return Outcome(event, not_bound, refused, values.ignored + told.ignored + useless, told.left_out, beyond)
 
 
 def plain(octets: bytes) -> str:
@@ -224,40 +219,30 @@ def plain(octets: bytes) -> str:
     return f"{text[: LONGEST_ID - 32]}~{hashlib.sha256(octets).hexdigest()[:32]}"
 
 
-class _Values:
-    """Typed values of attributes; what cannot be of its type is ignored and counted."""
+class _Values(dict[int, bytes]):
+    """A packet's attributes by their types; made from the reversed list, of those of one type the first counts."""
 
-    __slots__ = ("_first", "ignored")
-
-    def __init__(self, first: dict[int, bytes]) -> None:
-        self._first = first
-        self.ignored = 0
+    ignored = 0
+    """Those that cannot be of their type."""
 
     def number(self, attribute: int) -> int | None:
-        octets = self._first.get(attribute)
+        """The value of one whose value is an integer or a date."""
+        octets = self.get(attribute)
         if octets is None:
             return None
-        if len(octets) != 4:  # all that are read here are integers or dates
+        if len(octets) != 4:
             self.ignored += 1
             return None
         return int.from_bytes(octets)
 
-    def address(self, attribute: int) -> str | None:
-        octets = self._first.get(attribute)
+    def address(self, attribute: int) -> str:
+        """The value, as text, of one whose value is an address; empty if there is none."""
+        octets = self.get(attribute)
         try:
-            return None if octets is None else _address(attribute, octets)
+            return "" if octets is None else _address(attribute, octets)
         except ValueError:
             self.ignored += 1
-            return None
-
-
-def may_bind(address: Prefix, client: Client, rules: Rules) -> bool:
-    """True if an address (or network) may be bound to a session that `client` told of."""
-    if address not in client.networks:
-        return False
-    if address.is_host:
-        return address not in _NOBODYS and address not in rules.shared
-    return not _NOBODYS.touch(address) and not rules.shared.touch(address)
+            return ""
 
 
 def _delay(seconds: int | None) -> int:
@@ -270,12 +255,12 @@ def _event_time(stamp: int | None, heard: float, arrival: float) -> float:
     return float(stamp) if stamp is not None and arrival - OLDEST <= stamp <= arrival + NEWEST else heard
 
 
-def _nas(first: dict[int, bytes], values: _Values) -> str:
+def _nas(values: _Values) -> str:
     """The NAS as it names itself; empty if it does not (RFC 2866 §5.13 wants it to, Juniper does not)."""
-    identifier = first.get(_NAS_IDENTIFIER)
+    identifier = values.get(_NAS_IDENTIFIER)
     if identifier:
         return plain(identifier)
-    return values.address(_NAS_IP_ADDRESS) or values.address(_NAS_IPV6_ADDRESS) or ""
+    return values.address(_NAS_IP_ADDRESS) or values.address(_NAS_IPV6_ADDRESS)
 
 
 @lru_cache(maxsize=65536)

@@ -1,7 +1,7 @@
 """Which attributes of a packet name the user's addresses: configuration, made ready for the packet path. Pure."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -61,8 +61,7 @@ class Addresses:
             if source.pattern is not None and (kind != "string" or source.pattern.groups < 1):
                 raise ValueError(f"{source.attribute}: a pattern needs text (type string) and a group for the address")
             self._sources[definition.path] = (rank, source)
-        self.outermost = frozenset(path[0] for path in self._sources)
-        """The types of attributes that may hold addresses; only those are `read`."""
+        self._outermost = frozenset(path[0] for path in self._sources)
         self._vendors = {path[1].to_bytes(4) for path in self._sources if path[0] == VENDOR_SPECIFIC}
         self._plain = {
             path[0]: (rank, dictionary[source.attribute].type.decode)
@@ -70,23 +69,25 @@ class Addresses:
             if len(path) == 1 and dictionary[source.attribute].type.name in ADDRESS_TYPES
         }
 
-    def read(self, attributes: list[Attribute]) -> tuple[list[Prefix], int]:
-        """The addresses in attributes of the types `outermost`, and how many of their values are of no use.
+    def read(self, attributes: Sequence[Attribute]) -> tuple[list[Prefix], int]:
+        """The addresses in a packet's attributes, and how many values of those that may name one are of no use.
 
         Each address comes once, v4-mapped ones as the v4 addresses that they are.
         """
         found: dict[int, list[Prefix]] = {}
         ignored = 0
         rest: list[Attribute] = []
-        for attribute in attributes:
+        outermost = self._outermost
+        for attribute in [each for each in attributes if each[0] in outermost]:
             number, octets = attribute
             plain = self._plain.get(number)
             if plain is None:
                 if number != VENDOR_SPECIFIC or octets[:4] in self._vendors:
                     rest.append(attribute)
                 continue
+            rank, decode = plain
             try:
-                _add(found, plain[0], plain[1](octets))
+                _add(found, rank, decode(octets))
             except ValueError:
                 ignored += 1
         if len(found) == 1 and not rest:

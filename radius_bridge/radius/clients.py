@@ -1,5 +1,6 @@
 """RADIUS clients: whose packets we take, with which secret, and what they may bind. Pure."""
 
+from bisect import bisect_right
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -22,34 +23,69 @@ class PrefixTable(Generic[_T]):
             for version in (4, 6)
         }
 
-    def find(self, version: int, number: int, host_bits: int = 0) -> _T | None:
-        """The value of the longest prefix around an address, or around a network with so many host bits."""
+    def find(self, version: int, number: int) -> _T | None:
+        """The value of the longest prefix around an address."""
         for shift, table in self._tables[version]:
             value = table.get(number >> shift)
-            if value is not None and shift >= host_bits:
+            if value is not None:
                 return value
         return None
 
 
 class Networks:
-    """A set of networks."""
+    """A set of networks. Of networks one in another only the outer one is kept: then one bisection finds it."""
 
     def __init__(self, prefixes: Iterable[Prefix]) -> None:
-        self._prefixes = tuple(prefixes)
-        self._table = PrefixTable((prefix, prefix) for prefix in self._prefixes)
+        # By version, the first and the last addresses of all networks, ascending; before them, what no address is in.
+        self._ranges: _Ranges = {4: ([-1], [-1]), 6: ([-1], [-1])}
+        for version, number, length in sorted(prefixes):
+            firsts, lasts = self._ranges[version]
+            if number > lasts[-1]:
+                firsts.append(number)
+                lasts.append(_last(version, number, length))
 
     def __contains__(self, address: object) -> bool:
         """True if an address or a network (a Prefix) is, all of it, in one of the networks."""
         if not isinstance(address, Prefix):
             return False
         version, number, length = address
-        return self._table.find(version, number, (32 if version == 4 else 128) - length) is not None
+        firsts, lasts = self._ranges[version]
+        return _last(version, number, length) <= lasts[bisect_right(firsts, number) - 1]
 
     def touch(self, address: Prefix) -> bool:
         """True if any of an address or a network is in one of the networks."""
-        return address in self or (
-            not address.is_host and any(prefix in Networks((address,)) for prefix in self._prefixes)
-        )
+        version, number, length = address
+        firsts, lasts = self._ranges[version]
+        return number <= lasts[bisect_right(firsts, _last(version, number, length)) - 1]
+
+    def without(self, others: "Networks") -> "Networks":
+        """What is left of each of these if `others` are cut out of it."""
+        left = Networks(())
+        for version, (firsts, lasts) in self._ranges.items():
+            into = left._ranges[version]
+            holes = list(zip(*others._ranges[version], strict=True))
+            for first, last in zip(firsts[1:], lasts[1:], strict=True):
+                begin = first
+                for hole_first, hole_last in holes:
+                    if begin <= hole_last and hole_first <= last:
+                        _append(into, begin, hole_first - 1)
+                        begin = hole_last + 1
+                _append(into, begin, last)
+        return left
+
+
+_Ranges = dict[int, tuple[list[int], list[int]]]
+
+
+def _append(ranges: tuple[list[int], list[int]], first: int, last: int) -> None:
+    if first <= last:
+        ranges[0].append(first)
+        ranges[1].append(last)
+
+
+def _last(version: int, number: int, length: int) -> int:
+    """The last address of a network."""
+    return number | (1 << (32 if version == 4 else 128) - length) - 1
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from radius_bridge.radius import openssl, sockets, tls
 from radius_bridge.radius.batches import Datagram, Receiver, Sender
 from radius_bridge.radius.clients import Client, Clients
 from radius_bridge.radius.secured import CLOSING, DEFAULT_LIMITS, Limits, Secured, SecuredPeer
-from radius_bridge.radius.service import Drop, Service
+from radius_bridge.radius.service import Drop, Service, moment
 
 SECRET = b"radius/dtls"
 """The shared secret inside DTLS unless another is agreed (RFC 7360 §2.1)."""
@@ -180,8 +180,7 @@ class _Session(SecuredPeer):
         """Goes as far as what was received allows."""
         if self.client is None and not self._shake_hands():
             return None
-        now = time.monotonic()
-        arrival = time.time()
+        now, arrival = moment()
         while self.client is not None:
             try:
                 packet = self._connection.recv(1 << 14)

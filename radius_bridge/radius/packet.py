@@ -8,7 +8,8 @@ import hmac
 import struct
 from collections.abc import Iterable
 from enum import IntEnum
-from typing import NamedTuple
+
+from msgspec import Struct
 
 HEADER = 20
 """Octets before the attributes: Code, Identifier, Length, Authenticator."""
@@ -45,7 +46,7 @@ class Malformed(ValueError):
         """Where, counted from the packet's first octet."""
 
 
-class Packet(NamedTuple):
+class Packet(Struct, frozen=True, gc=False):
     """A packet whose form is right. Whether it is genuine is another question: `is_genuine`."""
 
     code: int
@@ -121,7 +122,9 @@ def _message_authenticator_holds(raw: bytes, offset: int, value: bytes, secret: 
 
 def accounting_response(request: Packet, secret: bytes) -> bytes:
     """The Accounting-Response: the request's Proxy-States in order, unchanged, no more (RFC 2866 §4.2)."""
-    states = _encode([pair for pair in request.attributes if pair[0] == _PROXY_STATE])
+    states = b""
+    if _PROXY_STATE in request.raw:  # else no octet says 33, and no attribute is of that type
+        states = _encode([pair for pair in request.attributes if pair[0] == _PROXY_STATE])
     head = _header.pack(Code.ACCOUNTING_RESPONSE, request.identifier, HEADER + len(states))
     digest = hashlib.md5(head + request.authenticator + states + secret, usedforsecurity=False).digest()
     return head + digest + states

@@ -13,7 +13,7 @@ from radius_bridge.radius.clients import Clients
 from radius_bridge.radius.framing import Frames
 from radius_bridge.radius.packet import Malformed
 from radius_bridge.radius.secured import CLOSING, DEFAULT_LIMITS, Limits, Secured, SecuredPeer
-from radius_bridge.radius.service import Drop, Service
+from radius_bridge.radius.service import Drop, Service, moment
 
 _numbers = itertools.count()
 
@@ -157,8 +157,8 @@ class _Connection(SecuredPeer, asyncio.Protocol):
             self._transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        self._last = now = time.monotonic()
-        arrival = time.time()
+        now, arrival = moment()
+        self._last = now
         service = self._server.service
         client = self.client
         if client is None:

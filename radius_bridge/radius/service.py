@@ -7,9 +7,10 @@ import asyncio
 import time
 from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import structlog
+from msgspec import Struct
 
 from radius_bridge import metrics
 from radius_bridge.identity.events import Event, Restart
@@ -29,6 +30,14 @@ Submit = Callable[[Event | Restart], asyncio.Future[None]]
 
 CanRecord = Callable[[], bool]
 """True while what is submitted can be expected to be recorded: then Status-Server is answered."""
+
+
+def moment() -> tuple[float, float]:
+    """Now, for `Service.receive`: on the monotonic clock, and as epoch seconds.
+
+    The epoch is in milliseconds: no clock is better, and records of sessions have many times.
+    """
+    return time.monotonic(), round(time.time(), 3)
 
 
 class Drop(StrEnum):
@@ -56,7 +65,7 @@ class Transport(Protocol):
         """Who is at `where`, for the log."""
 
 
-class _Request(NamedTuple):
+class _Request(Struct, gc=False):
     """What is needed to answer a packet."""
 
     transport: Transport
@@ -155,7 +164,7 @@ class Service:
         seen = self._duplicates.begin(key, packet.authenticator, now)
         if seen is Seen.IN_PROGRESS:
             return self.drop(Drop.IN_PROGRESS, transport, where, client.name)
-        if isinstance(seen, bytes):
+        if seen is not Seen.NEW:
             metrics.PACKETS["repeated"] += 1
             transport.send(seen, where)
             return None
@@ -167,7 +176,7 @@ class Service:
 
     def _tell_status(self, request: _Request) -> Drop | None:
         """RFC 5997: answered only while accounting would be. Not kept for repetitions: it asks about now."""
-        transport, where, packet, client, _, _ = request
+        transport, where, packet, client = request.transport, request.where, request.packet, request.client
         if not status.is_genuine(packet, client.secret):
             return self.drop(Drop.WRONG_SECRET, transport, where, client.name, "Status-Server")
         if not self._can_record() or len(self._in_flight) >= self._limit:

@@ -3,14 +3,13 @@
 import asyncio
 import os
 import socket
-import time
 
 from radius_bridge import metrics
 from radius_bridge.radius import sockets
 from radius_bridge.radius.batches import Datagram, Receiver, Sender
 from radius_bridge.radius.clients import Clients
 from radius_bridge.radius.seldom import SeldomLog
-from radius_bridge.radius.service import Drop, Service
+from radius_bridge.radius.service import Drop, Service, moment
 
 Where = tuple[bytes, bytes]
 """The sockaddr to answer to, and the control message that chooses the address to answer from."""
@@ -73,8 +72,7 @@ class Udp:
             if self._log.is_due("receive"):
                 self._log.warning("receive failed", error=str(error))
             return
-        now = time.monotonic()
-        arrival = time.time()
+        now, arrival = moment()
         service, clients = self._service, self.clients
         version = 4 if self._socket.family == socket.AF_INET else 6
         host = slice(4, 8) if version == 4 else slice(8, 24)

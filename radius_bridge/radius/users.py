@@ -4,7 +4,8 @@ import re
 from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import NamedTuple
+
+from msgspec import Struct
 
 from radius_bridge.identity.names import Named, Names, Naming, NoUser, Step
 from radius_bridge.radius.addresses import Source
@@ -17,6 +18,7 @@ MOST_GROUPS = 3
 """Groups of one session: each is one more operation of the transaction that records a login."""
 
 USER_NAME = Source("User-Name")
+_USER_NAME = standard()[USER_NAME.attribute].number
 
 _TEXTS = frozenset({"string", "octets"})
 """Types whose octets are text if they are UTF-8: Class and Chargeable-User-Identity are octets (RFC 2865 §5.25)."""
@@ -44,7 +46,7 @@ class GroupRule:
         return f"{self.attribute} {told}"
 
 
-class Told(NamedTuple):
+class Told(Struct, frozen=True, gc=False):
     """What a packet's attributes say about its user."""
 
     named: Named
@@ -53,6 +55,9 @@ class Told(NamedTuple):
     """Groups beyond `MOST_GROUPS`."""
     ignored: int = 0
     """Attributes that could not be taken apart."""
+
+
+_NAMELESS = Told(Named("", NoUser.NO_NAME))
 
 
 class Users:
@@ -73,8 +78,7 @@ class Users:
                 raise ValueError(f"{source.attribute}: a pattern needs a group for the name")
         self._rules = [(_definition(rule.attribute, dictionary), rule) for rule in rules]
         wanted = {path for path, _ in self._sources} | {definition.path for definition, _ in self._rules}
-        self.outermost = frozenset(path[0] for path in wanted)
-        """The types of attributes that say something; only those are `read`."""
+        self._outermost = frozenset(path[0] for path in wanted)
         self._vendors = {path[1].to_bytes(4) for path in wanted if path[0] == VENDOR_SPECIFIC}
         self._wanted = wanted
         plain = [path for path in wanted if len(path) == 1]
@@ -82,12 +86,15 @@ class Users:
         self._only_user_name = not rules and list(sources) == [USER_NAME]
 
     def read(self, attributes: Sequence[Attribute], station: str, allowed: Container[str] | None = None) -> Told:
-        """What attributes of the types `outermost` say of the station with the MAC address `station` ("": unknown).
+        """What a packet's attributes say of the station with the MAC address `station` ("": unknown).
 
         `allowed` are the only groups that can come of it; None: all of the rules.
         """
         if self._only_user_name:
-            return Told(self.names.read(attributes[0][1] if attributes else b"", station))
+            for number, octets in attributes:
+                if number == _USER_NAME:
+                    return Told(self.names.read(octets, station))
+            return _NAMELESS
         values, ignored = self._values(attributes)
         named = self._name(values, station)
         groups = [rule.group for rule in self._matching(values) if allowed is None or rule.group in allowed]
@@ -108,6 +115,8 @@ class Users:
         ignored = 0
         for attribute in attributes:
             number, octets = attribute
+            if number not in self._outermost:
+                continue
             path = self._plain.get(number)
             if path is not None:
                 values.setdefault(path, []).append(octets)
@@ -125,7 +134,7 @@ class Users:
         failed: Named | None = None
         for path, source in self._sources:
             # Of an attribute that may appear once, the first counts; Class may repeat (RFC 2865 §5.44).
-            for octets in values.get(path, ())[: 1 if path == (1,) else None]:
+            for octets in values.get(path, ())[: 1 if path == (_USER_NAME,) else None]:
                 found = octets if source.pattern is None else _search(source.pattern, octets)
                 if steps is not None:
                     shown = (found if found is not None else octets).decode("utf-8", "backslashreplace")
@@ -140,7 +149,7 @@ class Users:
                 if named.no_user is None:
                     return named
                 failed = failed or named
-        return failed or Named("", NoUser.NO_NAME)
+        return failed or _NAMELESS.named
 
     def _matching(self, values: dict[Path, list[bytes]]) -> list[GroupRule]:
         return [

@@ -1,7 +1,7 @@
 """User names as they arrive: whom they mean, and those that mean nobody."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from precis_i18n import get_profile
 
@@ -162,7 +162,12 @@ def test_only_names_that_differ_in_case_width_or_notation_are_one_user(one: str,
         assert a.realm == b.realm
 
 
-@given(st.binary(max_size=LONGEST))
+@given(
+    st.binary(max_size=LONGEST)
+    | st.from_regex(rb"[A-Za-z0-9._-]+", fullmatch=True)
+    | st.from_regex(rb"([0-9A-F]{2}[.-]?){6}x?", fullmatch=True)
+)
+@example(b"anonymous")
 def test_any_octets_are_a_user_or_a_reason(raw: bytes) -> None:
     named, steps = DEFAULT.explain(raw, STATION)
     assert (named.user == "") == (named.no_user is not None)

@@ -92,7 +92,8 @@ def test_the_three_kinds_that_concern_one_session(status: str, kind: Kind) -> No
 )
 @pytest.mark.parametrize("status", ["Start", "Interim-Update"])
 def test_what_is_acknowledged_and_not_bound(status: str, changes: dict[str, str | None], reason: NotBound) -> None:
-    assert outcome(**{"Acct_Status_Type": status, **changes})[:2] == (None, reason)
+    result = outcome(**{"Acct_Status_Type": status, **changes})
+    assert (result.event, result.not_bound) == (None, reason)
 
 
 @pytest.mark.parametrize("address", [None, "0.0.0.0", "255.255.255.254", "255.255.255.255"])

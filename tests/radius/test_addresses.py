@@ -16,7 +16,7 @@ def read(sources: tuple[Source, ...], *texts: str) -> tuple[list[str], int]:
     """What the sources find in attributes written as NAME=VALUE; the rest of a packet is left out."""
     made = Addresses(sources, standard())
     attributes = [pair for text in texts for pair in assign(text, standard())]
-    found, ignored = made.read([pair for pair in attributes if pair[0] in made.outermost])
+    found, ignored = made.read(attributes)
     return [str(address) for address in found], ignored
 
 

@@ -1,6 +1,7 @@
 """Whose packets are taken: the longest prefix wins."""
 
 import ipaddress
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -68,4 +69,25 @@ def test_a_table_finds_what_a_search_through_all_finds(prefixes: list[Prefix], d
     around = [prefix for prefix in prefixes if ipaddress.ip_address(str(address)) in ipaddress.ip_network(str(prefix))]
     table = PrefixTable((prefix, prefix) for prefix in prefixes)
     assert table.find(address.version, address.number) == max(around, key=lambda prefix: prefix.length, default=None)
-    assert (address in Networks(prefixes)) == bool(around)
+    assert (address in Networks(prefixes)) == Networks(prefixes).touch(address) == bool(around)
+
+
+near = st.tuples(st.integers(0, 31), st.integers(0, 5)).map(
+    lambda pair: Prefix(4, pair[0] >> 5 - pair[1] << 32 - pair[1], pair[1])
+)
+"""Networks that are likely to be one in another."""
+
+
+@given(st.lists(near | networks(), max_size=6), st.lists(near | networks(), max_size=6), near | networks())
+def test_a_network_is_in_a_set_as_a_whole_and_left_if_it_touches_nothing_that_was_cut_out(
+    prefixes: list[Prefix], others: list[Prefix], candidate: Prefix
+) -> None:
+    def plain(*those: Prefix) -> list[Any]:  # the library compares networks of one version only
+        return [ipaddress.ip_network(str(each)) for each in those if each.version == candidate.version]
+
+    kept, cut = Networks(prefixes), Networks(others)
+    (own,) = plain(candidate)
+    is_in = any(own.subnet_of(each) for each in plain(*prefixes))
+    touches = any(own.overlaps(each) for each in plain(*others))
+    assert (candidate in kept, cut.touch(candidate)) == (is_in, touches)
+    assert (candidate in kept.without(cut)) == (is_in and not touches)

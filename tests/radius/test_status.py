@@ -2,6 +2,7 @@
 
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 from pyrad.client import Client as PyradClient
 from pyrad.dictionary import Dictionary
 from pyrad.packet import StatusServer
@@ -31,7 +32,7 @@ def test_rfc_5997_3_the_message_authenticator_is_needed_and_checked() -> None:
 
 def test_rfc_5997_the_response_has_a_message_authenticator_and_the_proxy_states_and_no_more() -> None:
     asked = parse(status.request(7, SECRET))
-    asked = asked._replace(attributes=[(33, b"first"), (1, b"alice"), *asked.attributes, (33, b"second")])
+    asked = replace(asked, attributes=[(33, b"first"), (1, b"alice"), *asked.attributes, (33, b"second")])
     answer = status.response(asked, SECRET)
     assert is_response(answer, asked.raw, SECRET)
     mark, *states = parse(answer).attributes
