@@ -8,18 +8,16 @@ The generator keeps `LOT` packets of each of `SOCKETS` sockets in flight and rep
 import selectors
 import socket
 import statistics
-import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
 from bench.frame import Bench, Result, progress
+from bench.servers import SECRET, Make, freeradius, serving
 from radius_bridge.radius.batches import Receiver, Sender
 from tests.lab.processes import BIN, LabError, Process
-from tests.lab.radius_client import AccountingClient, Status, accounting, request
+from tests.lab.radius_client import Status, accounting, request
 
-SECRET = b"a secret of a benchmark"
 SOCKETS = 8
 LOT = 16
 """Packets that a socket has in flight: 128 in all, which every server's socket buffer holds."""
@@ -32,7 +30,7 @@ def run_bench(quick: bool) -> Result:
     """Measures all of them, in turn, several times; the median of each counts."""
     rounds, packets = (3, 40_000) if quick else (5, 100_000)
     made = [_packet(number) for number in range(packets)]
-    servers: dict[str, Callable[[Path, int], Process]] = {
+    servers: dict[str, Make] = {
         "per_s": lambda folder, port: _python("ours", folder, port),
         "freeradius_null_per_s": lambda folder, port: _freeradius(folder, port, detail=False),
         "freeradius_detail_per_s": lambda folder, port: _freeradius(folder, port, detail=True),
@@ -44,7 +42,7 @@ def run_bench(quick: bool) -> Result:
         for name, make in servers.items():
             # pyrad is an order slower: fewer packets say the same.
             some = made if name != "pyrad_per_s" else made[: packets // 10]
-            with _serving(make) as port:
+            with serving(make) as (_, port):
                 seconds, again = _drive(port, some)
             rates[name].append(len(some) / seconds)
             repeated[name] += again
@@ -60,83 +58,14 @@ def _packet(number: int) -> bytes:
     return request(number % 256, accounting(Status.START, f"user{number}", f"session-{number}", address), SECRET)
 
 
-@contextmanager
-def _serving(make: Callable[[Path, int], Process]) -> Iterator[int]:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="rb-bench-") as folder:
-        server = make(Path(folder), port)
-        try:
-            server.start().wait_ready(lambda: _answers(port))
-            yield port
-        finally:
-            server.kill()
-
-
-def _answers(port: int) -> bool:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.connect(("127.0.0.1", port))
-    with AccountingClient(sock, SECRET) as client:
-        return client.send(accounting(Status.START, "nobody", "first", "10.255.255.255"), timeout=0.2) is not None
-
-
 def _python(which: str, folder: Path, port: int) -> Process:
     argv: list[str | Path] = [BIN / "python", "-m", "bench.ingest_servers", which, str(port), SECRET.decode()]
     return Process(which, argv, log=folder / "log")
 
 
 def _freeradius(folder: Path, port: int, *, detail: bool) -> Process:
-    (folder / "radiusd.conf").write_text(
-        f"""\
-name = radiusd
-run_dir = {folder}
-logdir = {folder}
-libdir = /usr/lib/freeradius
-pidfile = {folder}/radiusd.pid
-max_request_time = 30
-cleanup_delay = 5
-max_requests = 262144
-hostname_lookups = no
-log {{ destination = stdout }}
-security {{ max_attributes = 200 }}
-proxy_requests = no
-client bench {{
-	ipv4addr = 127.0.0.1
-	secret = "{SECRET.decode()}"
-}}
-thread pool {{
-	start_servers = 5
-	max_servers = 32
-	min_spare_servers = 3
-	max_spare_servers = 10
-	max_requests_per_server = 0
-}}
-modules {{
-	detail {{
-		filename = {folder}/detail
-		permissions = 0600
-	}}
-	always ok {{
-		rcode = ok
-	}}
-}}
-server default {{
-	listen {{
-		type = acct
-		ipv4addr = 127.0.0.1
-		port = {port}
-		recv_buff = 4194304
-	}}
-	accounting {{
-		{"detail" if detail else "ok"}
-	}}
-}}
-"""
-    )
-    return Process(
-        "freeradius", ["freeradius", "-f", "-l", "stdout", "-d", folder, "-n", "radiusd"], log=folder / "log"
-    )
+    modules = _DETAIL % {"folder": folder}
+    return freeradius(folder, port, modules=modules, accounting="detail" if detail else "ok", threads=32, spare=5)
 
 
 class _Sender:
@@ -203,6 +132,15 @@ def _drive(port: int, packets: list[bytes]) -> tuple[float, int]:
         each.sock.close()
     return seconds, sum(each.repeated for each in senders)
 
+
+_DETAIL = """\
+	detail {
+		filename = %(folder)s/detail
+		permissions = 0600
+	}
+	always ok {
+		rcode = ok
+	}"""
 
 BENCH = Bench(
     "ingest",

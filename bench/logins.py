@@ -8,35 +8,27 @@ packet. Once with Consul in dev mode (in memory) and once on disk. Requests are 
 import base64
 import http.client
 import json
-import selectors
 import socket
 import statistics
-import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
+from bench.drive import SOCKETS, drive
 from bench.frame import Bench, Result, percentile, progress
-from bench.store import fill
-from radius_bridge.radius.batches import Receiver, Sender
+from bench.servers import SECRET, connected, freeradius, serving
+from bench.store import cpu_seconds, fill, memory_bytes
 from tests.lab.consul import ConsulServer
 from tests.lab.processes import BIN, LabError, Process
 from tests.lab.radius_client import AccountingClient, Status, accounting, request
-
-SECRET = b"a secret of a benchmark"
-
-SOCKETS = 16
-WINDOW = 128
-"""Requests in flight on each socket at the highest rate: 2,048 in all."""
 
 WRITERS = 16
 """Connections of the raw transactions."""
 
 SESSIONS = 200_000
-TIMEOUT = 120.0
 
 
 class Here:
@@ -62,8 +54,8 @@ def run_bench(quick: bool) -> Result:
                 others.append({"raw_ops_per_s": _raw(consul, seconds)})
             with ConsulServer(on_disk=on_disk) as consul, _freeradius(consul) as (_, port):
                 others[-1]["rlm_rest_per_s"] = _highest(port, seconds)
-            with ConsulServer(on_disk=on_disk) as consul, _bridge(consul) as (_, port):
-                ours.append(_logins(port, seconds))
+            with ConsulServer(on_disk=on_disk) as consul, _bridge(consul) as (bridge, port):
+                ours.append(_logins(consul.pid, bridge.pid, port, seconds))
             progress(f"{kind}, round {number + 1} of {rounds}: {ours[-1]}, {others[-1]}")
         figures[kind] = _medians(ours)
         peers[kind] = _medians(others)
@@ -75,14 +67,29 @@ def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {name: round(statistics.median(each[name] for each in rounds), 3) for name in rounds[0]}
 
 
-def _logins(port: int, seconds: float) -> dict[str, float]:
-    """The highest rate, operations for each login, and the response at half of that rate."""
-    before, packets = _operations(port), _packets(int(seconds * 6000), "a")
+def _logins(consul: int, bridge: int, port: int, seconds: float) -> dict[str, float]:
+    """The highest rate, what a login takes then, and the response at half of that rate. `consul`, `bridge`: their pids.
+
+    The processors' time of a login says what limits the rate: all of it together is what the machine has.
+    """
+    packets = _packets(int(seconds * 6000), "a")
+    ops, spent = _operations(port), _cpu(consul, bridge)
     took, _ = drive(port, packets)
     per_s = len(packets) / took
-    ops = (_operations(port) - before) / len(packets)
+    spent = [after - before for before, after in zip(spent, _cpu(consul, bridge), strict=True)]
+    ops = (_operations(port) - ops) / len(packets)
     _, waited = drive(port, _packets(int(seconds * per_s / 2), "b"), per_s=per_s / 2)
-    return {"per_s": per_s, "ops_per_login": ops, "ack_p99_ms_at_half": percentile(waited, 99) * 1000}
+    names = ("consul_us_per_login", "bridge_us_per_login", "generator_us_per_login")
+    return {
+        "per_s": per_s,
+        "ops_per_login": ops,
+        **{name: each / len(packets) * 1e6 for name, each in zip(names, spent, strict=True)},
+        "ack_p99_ms_at_half": percentile(waited, 99) * 1000,
+    }
+
+
+def _cpu(consul: int, bridge: int) -> list[float]:
+    return [cpu_seconds(consul), cpu_seconds(bridge), time.process_time()]
 
 
 def _highest(port: int, seconds: float) -> float:
@@ -107,58 +114,6 @@ def _packets(count: int, name: str, first: int = 0) -> list[bytes]:
         )
         for number in range(first, first + count)
     ]
-
-
-def drive(port: int, packets: Sequence[bytes], *, per_s: float = 0.0) -> tuple[float, list[float]]:
-    """Sends all packets, as fast as they are answered or at a steady rate; gives seconds, and those of each response.
-
-    At a steady rate a response is late from the moment at which its request was due. Raises LabError after two minutes.
-    """
-    sender, receiver = Sender(), Receiver()
-    sockets = [_connected(port) for _ in range(SOCKETS)]
-    queues = [packets[place::SOCKETS] for place in range(SOCKETS)]
-    sent = [0] * SOCKETS
-    open_: list[dict[int, float]] = [{} for _ in range(SOCKETS)]
-    waited: list[float] = []
-    window = 250 if per_s else WINDOW
-    with selectors.DefaultSelector() as selector:
-        for place, sock in enumerate(sockets):
-            selector.register(sock, selectors.EVENT_READ, place)
-        began = time.perf_counter()
-        while len(waited) < len(packets):
-            now = time.perf_counter()
-            if now - began > TIMEOUT:
-                raise LabError(
-                    f"the server on port {port} answered {len(waited)} of {len(packets)} within {TIMEOUT:g} s"
-                )
-            for place, sock in enumerate(sockets):
-                lot: list[tuple[bytes, bytes, bytes]] = []
-                while sent[place] < len(queues[place]) and len(open_[place]) < window and len(lot) < 64:
-                    due = began + (sent[place] * SOCKETS + place) / per_s if per_s else now
-                    packet = queues[place][sent[place]]
-                    if due > now or packet[1] in open_[place]:
-                        break
-                    open_[place][packet[1]] = due
-                    lot.append((packet, b"", b""))
-                    sent[place] += 1
-                if lot:
-                    sender.send(sock.fileno(), lot)
-            for key, _ in selector.select(0.001):
-                heard = time.perf_counter()
-                for response, _, _ in receiver.receive(key.fd):
-                    waited.append(heard - open_[key.data].pop(response[1]))
-        seconds = time.perf_counter() - began
-    for sock in sockets:
-        sock.close()
-    return seconds, waited
-
-
-def _connected(port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
-    sock.setblocking(False)
-    sock.connect(("127.0.0.1", port))
-    return sock
 
 
 def _raw(consul: ConsulServer, seconds: float) -> float:
@@ -199,7 +154,7 @@ def _many(count: int) -> dict[str, float]:
         with _bridge(consul) as (process, port):
             ready = time.monotonic() - began
             full = _one_after_the_other(port, 1000)
-            memory = _resident(process.pid)
+            memory = memory_bytes(process.pid)
     return {
         "count": count,
         "memory_bytes": memory,
@@ -211,7 +166,7 @@ def _many(count: int) -> dict[str, float]:
 
 def _one_after_the_other(port: int, first: int) -> list[float]:
     """Seconds of each response when nothing else is going on."""
-    with AccountingClient(_connected(port), SECRET) as client:
+    with AccountingClient(connected(port), SECRET) as client:
         took = [
             client.send(accounting(Status.START, f"c{number}", f"c-{number}", f"10.255.{number >> 8}.{number & 255}"))
             for number in range(first, first + 300)
@@ -219,11 +174,6 @@ def _one_after_the_other(port: int, first: int) -> list[float]:
     if None in took:
         raise LabError("a login got no response")
     return [each for each in took if each is not None]
-
-
-def _resident(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
 
 
 def _operations(port: int) -> float:
@@ -248,86 +198,31 @@ def _bridge(consul: ConsulServer) -> Iterator[tuple[Process, int]]:
         argv: list[str | Path] = [BIN / "radius-bridge", "serve", "-c", config]
         return Process("bridge", argv, log=folder / "log", env={"SECRET": SECRET.decode()})
 
-    with _serving(make) as served:
+    with serving(make) as served:
         yield served
 
 
 @contextmanager
 def _freeradius(consul: ConsulServer) -> Iterator[tuple[Process, int]]:
     def make(folder: Path, port: int) -> Process:
-        (folder / "radiusd.conf").write_text(_RADIUSD % {"folder": folder, "port": port, "consul": consul.url})
-        argv: list[str | Path] = ["freeradius", "-f", "-l", "stdout", "-d", folder, "-n", "radiusd"]
-        return Process("freeradius", argv, log=folder / "log")
+        modules = _REST % {"consul": consul.url}
+        return freeradius(folder, port, modules=modules, accounting="rest", threads=32, spare=0)
 
-    with _serving(make) as served:
+    with serving(make) as served:
         yield served
 
 
-@contextmanager
-def _serving(make: Callable[[Path, int], Process]) -> Iterator[tuple[Process, int]]:
-    port = _free_port()
-    with tempfile.TemporaryDirectory(prefix="rb-bench-") as folder:
-        server = make(Path(folder), port)
-        try:
-            server.start().wait_ready(lambda: _answers(port), timeout=120)
-            yield server, port
-        finally:
-            server.kill()
-
-
-def _free_port() -> int:
-    """A port that is free for UDP; the one above it is free for TCP."""
-    while True:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp, Here().socket() as tcp:
-            udp.bind(("127.0.0.1", 0))
-            port: int = udp.getsockname()[1]
-            try:
-                tcp.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
-
-
-def _answers(port: int) -> bool:
-    with AccountingClient(_connected(port), SECRET) as client:
-        return client.send(accounting(Status.START, "nobody", "first", "10.255.255.255"), timeout=0.2) is not None
-
-
-_RADIUSD = f"""\
-name = radiusd
-run_dir = %(folder)s
-logdir = %(folder)s
-libdir = /usr/lib/freeradius
-pidfile = %(folder)s/radiusd.pid
-max_request_time = 30
-cleanup_delay = 5
-max_requests = 262144
-hostname_lookups = no
-log {{ destination = stdout }}
-security {{ max_attributes = 200 }}
-proxy_requests = no
-client bench {{
-	ipv4addr = 127.0.0.1
-	secret = "{SECRET.decode()}"
-}}
-thread pool {{
-	start_servers = 32
-	max_servers = 32
-	min_spare_servers = 3
-	max_spare_servers = 32
-	max_requests_per_server = 0
-}}
-modules {{
-	rest {{
+_REST = """\
+	rest {
 		connect_uri = "%(consul)s"
-		accounting {{
-			uri = "${{..connect_uri}}/v1/kv/peer/%%{{User-Name}}/%%{{Framed-IP-Address}}"
+		accounting {
+			uri = "${..connect_uri}/v1/kv/peer/%%{User-Name}/%%{Framed-IP-Address}"
 			method = "put"
 			body = "text/plain"
 			data = "4000000000"
 			force_to = "plain"
-		}}
-		pool {{
+		}
+		pool {
 			start = 32
 			min = 32
 			max = 32
@@ -335,20 +230,7 @@ modules {{
 			uses = 0
 			lifetime = 0
 			idle_timeout = 0
-		}}
-	}}
-}}
-server default {{
-	listen {{
-		type = acct
-		ipv4addr = 127.0.0.1
-		port = %(port)s
-		recv_buff = 4194304
-	}}
-	accounting {{
-		rest
-	}}
-}}
-"""
+		}
+	}"""
 
 BENCH = Bench("logins", "durable logins a second; beside raw transactions and FreeRADIUS with rlm_rest", run_bench)

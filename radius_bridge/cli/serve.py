@@ -39,6 +39,11 @@ log = structlog.get_logger()
 
 DEFAULT_CONFIG = Path("/etc/radius-bridge/radius-bridge.toml")
 
+GARBAGE = (20_000, 20, 20)
+"""Objects, and rounds, after which the garbage collector looks (Python's own: 700, 10, 10). Next to nothing of ours is
+in cycles, and much of what a login leaves is kept: all of that was looked through time and again while responses
+waited."""
+
 DRAIN = 5.0
 """Seconds that SIGTERM leaves for what is in flight."""
 
@@ -149,6 +154,7 @@ async def _listen(
         # Hundreds of thousands of records stay; looking through them for garbage would stop everything for a second.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(*GARBAGE)
         sweeper = Sweeper(consul, keys)
         publisher = Publisher(consul, keys)
         neighbours = Neighbours(consul, keys, lanes)
