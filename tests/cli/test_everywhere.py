@@ -3,6 +3,7 @@
 import pytest
 from typer.testing import CliRunner
 
+from radius_bridge.cli import common
 from radius_bridge.cli import everywhere as module
 from radius_bridge.cli.everywhere import everywhere
 from radius_bridge.cli.main import app
@@ -48,6 +49,19 @@ def test_a_command_that_does_not_wait_fails_at_once(failures: list[RegistryError
     failures += [RegistryError("no leader")] * 2
     result = CliRunner().invoke(app, ["revoke", "alice", "ssh_tcp_22"])
     assert (result.exit_code, len(failures)) == (1, 1)
+
+
+@pytest.mark.parametrize("whom", ["alice@corp.example.org", "group:staff", "10.0.0.0/8"])
+def test_a_block_needs_neither_the_rules_of_names_nor_who_is_in_a_group(
+    whom: str, failures: list[RegistryError], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def find(*_: object) -> dict[str, object]:
+        raise RegistryError("no leader")
+
+    monkeypatch.setattr(common, "Consul", lambda _: FakeConsul())
+    monkeypatch.setattr(common, "find_datacenters", find)
+    result = CliRunner().invoke(app, ["block", whom])
+    assert (result.exit_code, "hits 16,777,216 addresses" in result.output) in [(0, False), (1, True)], result.output
 
 
 @pytest.mark.parametrize("command", ["grant", "revoke"])
