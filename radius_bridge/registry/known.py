@@ -128,7 +128,10 @@ class Known:
         """Remembers what stands in Consul. What cannot be read, is remembered as empty."""
         try:
             if key.startswith(self._keys.sessions):
-                self._put_session(key, decode_session(key, value), value, index)
+                session = decode_session(key, value)
+                for address in (*session.claimed, *session.left):
+                    parse_prefix(address)
+                self._put_session(key, session, value, index)
             elif key.startswith(self._keys.bindings):
                 parse_prefix(key.removeprefix(self._keys.bindings))
                 self._put_binding(key, decode_binding(key, value), value, index)
