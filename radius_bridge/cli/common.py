@@ -6,7 +6,8 @@ import os
 import re
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Annotated, Any, NoReturn, TypeVar
 
@@ -93,6 +94,17 @@ async def find_datacenters(consul: Consul, keys: Keys) -> dict[str, ConsulSettin
     return {} if found is None else {name: _in_datacenter(consul.settings, name, "") for name in found.all}
 
 
+@asynccontextmanager
+async def home_of(consul: Consul, keys: Keys) -> AsyncIterator[Consul]:
+    """A connection to the home datacenter: this one, if nobody says that there are others. Raises as the above."""
+    places = await find_datacenters(consul, keys)
+    if not places:
+        yield consul
+        return
+    async with Consul(next(iter(places.values()))) as home:
+        yield home
+
+
 def _in_datacenter(settings: ConsulSettings, name: str, url: str) -> ConsulSettings:
     if not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"RADIUS_BRIDGE_DATACENTERS: {name!r} is no datacenter: write dc1,dc2")
@@ -112,11 +124,10 @@ def with_consul(work: Callable[[Consul, Keys], Awaitable[T]], *, at_home: bool =
 
     async def connected() -> T:
         async with Consul(settings) as consul:
-            places = await find_datacenters(consul, keys) if at_home else {}
-            if not places:
+            if not at_home:
                 return await work(consul, keys)
-        async with Consul(next(iter(places.values()))) as home:
-            return await work(home, keys)
+            async with home_of(consul, keys) as home:
+                return await work(home, keys)
 
     try:
         return asyncio.run(connected())
@@ -139,7 +150,7 @@ def parse_who_argument(text: str) -> Member:
 def user_argument(text: str) -> str:
     """The user whom a typed name means, by the rules that the bridge recorded; ends the command if it is nobody's."""
     # Of a plain name all rules say the same.
-    naming = with_consul(naming_of) if set(text) & set("@\\/$") else Naming()
+    naming = with_consul(_naming_at_home, at_home=False) if set(text) & set("@\\/$") else Naming()
     try:
         return Names(naming).typed(text)
     except NameRefused as error:
@@ -160,9 +171,22 @@ async def naming_of(consul: Consul, keys: Keys) -> Naming:
         async with asyncio.timeout(PATIENCE):
             return await read_naming(consul, keys) or Naming()
     except (RegistryError, TimeoutError) as error:
-        why = str(error) or "Consul does not answer"
-        typer.echo(f"warning: no rules of names ({why}): realms are taken as they are typed", err=True)
-        return Naming()
+        return _without_rules(error)
+
+
+async def _naming_at_home(consul: Consul, keys: Keys) -> Naming:
+    """The same, where it is not known yet which datacenter is the home."""
+    try:
+        async with asyncio.timeout(PATIENCE), home_of(consul, keys) as home:
+            return await read_naming(home, keys) or Naming()
+    except (RegistryError, TimeoutError) as error:
+        return _without_rules(error)
+
+
+def _without_rules(error: Exception) -> Naming:
+    why = str(error) or "Consul does not answer"
+    typer.echo(f"warning: no rules of names ({why}): realms are taken as they are typed", err=True)
+    return Naming()
 
 
 def expiry_after(duration: str) -> float:

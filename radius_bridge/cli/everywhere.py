@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
@@ -13,6 +14,7 @@ from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import Forbidden, RegistryError
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.meta import ensure
+from radius_bridge.registry.settings import ConsulSettings
 
 T = TypeVar("T")
 
@@ -57,32 +59,29 @@ def everywhere(work: Callable[[Consul, Keys], Awaitable[T]], *, patience: float 
     results: Results[T] = Results()
     places = {"": settings}
 
+    async def find() -> dict[str, ConsulSettings]:
+        async with Consul(settings) as consul:
+            return await find_datacenters(consul, keys)
+
+    async def write_once(name: str) -> T:
+        try:
+            async with Consul(places[name]) as consul:
+                await ensure(consul, keys)
+                return await work(consul, keys)
+        except RegistryError as error:
+            results.failed[name] = str(error)
+            raise
+
     async def write(name: str, until: float) -> None:
-        told = 0.0
-        while True:
-            try:
-                async with Consul(places[name]) as consul:
-                    await ensure(consul, keys)
-                    results.done[name] = await work(consul, keys)
-                results.failed.pop(name, None)
-                if told:
-                    typer.echo(f"{name}: done", err=True)
-                return
-            except RegistryError as error:
-                results.failed[name] = str(error)
-                now = time.monotonic()
-                if isinstance(error, Forbidden) or now >= until:
-                    return
-                if now - told >= TELL:
-                    told = now
-                    typer.echo(f"{name or 'Consul'}: not yet ({error}); trying again", err=True)
-            await asyncio.sleep(AGAIN)
+        with suppress(RegistryError):
+            results.done[name] = await _patiently(lambda: write_once(name), name, until)
+            if results.failed.pop(name, None) is not None:
+                typer.echo(f"{name or 'Consul'}: done", err=True)
 
     async def all_of_them() -> None:
         nonlocal places
-        async with Consul(settings) as consul:
-            places = await find_datacenters(consul, keys) or places
         until = time.monotonic() + patience
+        places = await _patiently(find, "", until) or places
         async with asyncio.TaskGroup() as tasks:
             for name in places:
                 tasks.create_task(write(name, until), name=f"write in {name}")
@@ -101,3 +100,22 @@ def everywhere(work: Callable[[Consul, Keys], Awaitable[T]], *, patience: float 
                 results.failed.setdefault(name, "interrupted")
     results.done = {name: results.done[name] for name in places if name in results.done}  # home first
     return results
+
+
+async def _patiently(attempt: Callable[[], Awaitable[T]], name: str, until: float) -> T:
+    """Tries until it works, or until then (monotonic time); says now and then that it does not work yet in `name`.
+
+    Raises the RegistryError of the last try, and Forbidden at once.
+    """
+    told = 0.0
+    while True:
+        try:
+            return await attempt()
+        except RegistryError as error:
+            now = time.monotonic()
+            if isinstance(error, Forbidden) or now >= until:
+                raise
+            if now - told >= TELL:
+                told = now
+                typer.echo(f"{name or 'Consul'}: not yet ({error}); trying again", err=True)
+        await asyncio.sleep(AGAIN)

@@ -57,6 +57,7 @@ def grant(
     `radius-bridge grant alice ssh_tcp_22 --for 8h`. Asks first if that hits very many.
     """
     member, name, expires = parse_who_argument(who), _service(service), expiry_after(duration)
+    _check_scope(dc, node)
     ask_if_much(f"grant {describe(member)} {name}", member, yes=yes, service=name)
 
     async def work(consul: Consul, keys: Keys) -> Scope:
@@ -72,6 +73,7 @@ def grant(
 def revoke(who: WhoArgument, service: ServiceArgument, node: NodeOption = "", dc: DcOption = "") -> None:
     """Take back what `grant` gave, in exactly that scope."""
     member, name = parse_who_argument(who), _service(service)
+    _check_scope(dc, node)
 
     async def work(consul: Consul, keys: Keys) -> tuple[Scope, bool]:
         scope = await _scope(consul, dc, node)
@@ -130,10 +132,13 @@ def _service(text: str) -> str:
     return name
 
 
-async def _scope(consul: Consul, dc: str, node: str) -> Scope:
+def _check_scope(dc: str, node: str) -> None:
     for option, value in (("--dc", dc), ("--on", node)):
         if value and not re.fullmatch(r"[A-Za-z0-9_-]+", value):
             fail(f"{option}: {value!r}: letters, digits and - _ only (a node: up to its first dot)", USAGE)
+
+
+async def _scope(consul: Consul, dc: str, node: str) -> Scope:
     if node and not dc:
         _, dc = await consul.agent_self()
     return Scope(dc, node.lower())

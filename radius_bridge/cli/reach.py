@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from radius_bridge.cli.common import fail, with_consul
+from radius_bridge.cli.common import fail, home_of, with_consul
 from radius_bridge.identity.events import NOBODY
 from radius_bridge.policy.members import GroupRef, Member, Prefix, parse_prefix, user_of
 from radius_bridge.registry.consul import Consul
@@ -74,13 +74,14 @@ def ask_if_much(verb: str, member: Member, *, yes: bool, service: str = "", alwa
 
     async def look(consul: Consul, keys: Keys) -> Reach:
         try:
-            return await reach(consul, keys, member, service)
+            async with home_of(consul, keys) as home:
+                return await reach(home, keys, member, service)
         except RegistryError:
             if isinstance(member, GroupRef) and always_knows:
                 raise
             return Reach(weight(member) if isinstance(member, Prefix) else 0)
 
-    found = with_consul(look)
+    found = with_consul(look, at_home=False)
     if not found.is_much:
         return
     sentence = f"{verb} hits {found}"

@@ -33,6 +33,7 @@ from radius_bridge.registry.neighbours import Neighbours
 from radius_bridge.registry.poll import backoff
 from radius_bridge.registry.publisher import Publisher
 from radius_bridge.registry.sweeper import Sweeper
+from radius_bridge.setting_fields import Endpoint
 from radius_bridge.settings import Settings
 
 log = structlog.get_logger()
@@ -179,8 +180,7 @@ async def _listen(
                 metrics.COPY_BEHIND.labels(name).set_function(lambda each=each: each.behind)  # type: ignore[misc]
             for name, counters in counted.items():
                 metrics.export(name, counters)
-            host, port = settings.metrics.listen
-            start_http_server(port, host)
+            _serve_metrics(settings.metrics.listen)
         listener.start()
         log.info(
             "listening",
@@ -205,6 +205,14 @@ async def _listen(
         listener.close()
         left = await listener.drain(DRAIN)
         log.info("stopped", unanswered=left)
+
+
+def _serve_metrics(listen: Endpoint) -> None:
+    host, port = listen
+    try:
+        start_http_server(port, host)
+    except OSError as error:
+        raise OSError(f"metrics.listen: cannot listen on {endpoint(host, port)}/tcp: {error.strerror}") from error
 
 
 def _fixed(settings: Settings) -> tuple[object, ...]:

@@ -16,7 +16,6 @@ from collections.abc import Container
 from typing import Final
 
 import msgspec
-import structlog
 from aiohttp import web
 
 from radius_bridge.identity.events import Lease
@@ -26,6 +25,7 @@ from radius_bridge.leases.outbox import Submit
 from radius_bridge.leases.source import Order, Source
 from radius_bridge.leases.stations import mac_of_duid
 from radius_bridge.policy.members import Prefix, parse_prefix
+from radius_bridge.radius.seldom import SeldomLog
 from radius_bridge.radius.sockets import endpoint
 from radius_bridge.registry.errors import UNREADABLE, NotRecorded, RegistryError
 
@@ -40,8 +40,6 @@ OPEN: Final = 4096
 
 PATIENCE: Final = 10.0
 """Seconds in which a request must have come, and again in which it must be recorded."""
-
-_log = structlog.get_logger(__name__)
 
 
 class _Pushed(msgspec.Struct, forbid_unknown_fields=True):
@@ -95,6 +93,7 @@ class Push(Source):
         self._allowed = allowed
         self._open = 0
         self._order = Order(slack=1.0)
+        self._log = SeldomLog()
         self.port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """Where it listens, once it does."""
 
@@ -126,7 +125,8 @@ class Push(Source):
             await self._record(leases)
         except _Refused as refused:
             self.counters[refused.reason] += 1
-            _log.warning("leases refused", source=self.name, peer=request.remote, why=str(refused))
+            if self._log.is_due(refused.reason):
+                self._log.warning("leases refused", source=self.name, peer=request.remote, why=str(refused))
             # A body that was not read would be taken for the next request.
             return web.json_response({"error": str(refused)}, status=refused.status, headers={"Connection": "close"})
         self.counters["recorded"] += len(leases)

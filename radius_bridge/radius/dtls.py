@@ -155,10 +155,10 @@ class Dtls(Secured):
         return None
 
     def _tick(self) -> None:
+        self._timer = self._loop.call_later(_TICK, self._tick)  # first: whatever a session does, the others need it
         now = time.monotonic()
         for session in list(self.sessions.values()):
             session.tick(now)
-        self._timer = self._loop.call_later(_TICK, self._tick)
 
 
 class _Session(SecuredPeer):

@@ -148,6 +148,7 @@ class _Connection(SecuredPeer, asyncio.Protocol):
         self._frames = Frames()
         self._transport: asyncio.Transport | None = None
         self._paused = False
+        self._idle: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's has its methods and not its class
@@ -175,6 +176,8 @@ class _Connection(SecuredPeer, asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.gone(self)
         self.leave()
+        if self._idle is not None:
+            self._idle.cancel()  # or it would keep us, and TLS' buffers, for its quarter of an hour
 
     def pause_writing(self) -> None:
         # It does not read its responses: then we read no more of its requests.
@@ -207,4 +210,4 @@ class _Connection(SecuredPeer, asyncio.Protocol):
         if left <= 0:
             self.close("idle")
         else:
-            asyncio.get_running_loop().call_later(left, self._watch_idle)
+            self._idle = asyncio.get_running_loop().call_later(left, self._watch_idle)

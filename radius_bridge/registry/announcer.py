@@ -99,6 +99,7 @@ class Announcer:
             self.counters["overflow"] += len(changes)
             self._read_again = True
             done.set_exception(NotRecorded("too much is waiting to be announced"))
+            done.exception()  # not everybody asks: that is no error to log
             return done
         self._pending.extend(changes)
         self._taken += len(changes)

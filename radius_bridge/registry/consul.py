@@ -72,6 +72,8 @@ class Consul:
             try:
                 answer = await self._transact([Op("get", key) for key in lot], consistent, timeout)
             except Conflict as conflict:  # a key that does not exist fails the whole: ask for the others
+                if not conflict.failed:
+                    raise
                 wanted = [key for place, key in enumerate(lot) if place not in conflict.failed] + rest
                 continue
             found = {result.kv.key: result.kv for result in answer.results or ()}

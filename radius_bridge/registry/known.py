@@ -145,7 +145,10 @@ class Known:
         """Remembers what stands in Consul. What cannot be read, is remembered as empty."""
         try:
             if key.startswith(self._keys.sessions):
-                self.put_session(key, decode_session(key, value), value, index)
+                session = decode_session(key, value)
+                for address in (*session.claimed, *session.left):
+                    parse_prefix(address)
+                self.put_session(key, session, value, index)
             elif key.startswith(self._keys.bindings):
                 parse_prefix(key.removeprefix(self._keys.bindings))
                 self.put_binding(key, decode_binding(key, value), value, index)

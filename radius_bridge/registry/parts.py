@@ -69,8 +69,7 @@ async def read_parts(
         due = began + spread * part.first / len(keys)
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         if part.alone:
-            entry = await consul.get(part.prefix)
-            yield () if entry is None else (entry,)
+            yield tuple((await consul.get_many([part.prefix])).values())  # whose keys are in no URL
         else:
             yield (await consul.read(_plain(part.prefix))).entries
 

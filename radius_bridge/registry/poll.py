@@ -77,6 +77,8 @@ class Poll:
         self.counters: Counter[str] = Counter()
         self.alarms: deque[str] = deque(maxlen=_ALARMS)
         """What a person should look at, newest last."""
+        self._skewed: deque[str] = deque(maxlen=_ALARMS)
+        """Writers whose clock differs: they write many times a second, and are told once."""
         self.last_contact = 0.0
         """Monotonic time at which Consul last told us how things are; 0 before the first time."""
         self.trouble = ""
@@ -174,8 +176,12 @@ class Poll:
         now = self._clock()
         for writer, clock in news.clocks.items():
             # A record that waited for us is old for another reason than its writer's clock.
-            if clock - now > SKEW or (self._followed and now - clock > SKEW):
+            differs = clock - now > SKEW or (self._followed and now - clock > SKEW)
+            if differs and writer not in self._skewed:
+                self._skewed.append(writer)
                 self._alarm("skewed", "clocks differ", f"{writer}: its clock is {clock - now:+.1f} s from ours")
+            elif not differs and writer in self._skewed:
+                self._skewed.remove(writer)
 
     def _alarm(self, counter: str, what: str, detail: str) -> None:
         self.counters[counter] += 1

@@ -1,6 +1,7 @@
 """What `serve` does before it listens."""
 
 import asyncio
+import socket
 
 import pytest
 
@@ -38,3 +39,12 @@ async def test_however_long_consul_is_away_the_bridge_waits_for_it(monkeypatch: 
     found = await serve._load(consul, keys, Lanes(consul, keys), SETTINGS, asyncio.Event())
     assert found == where
     assert asked == 1101
+
+
+def test_a_metrics_port_that_is_taken_is_named_with_its_key() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(
+            OSError, match=rf"^metrics\.listen: cannot listen on 127\.0\.0\.1:{port}/tcp: Address already"
+        ):
+            serve._serve_metrics(("127.0.0.1", port))

@@ -7,6 +7,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from radius_bridge.leases import push
 from radius_bridge.leases.kea import FOREVER
@@ -174,3 +175,11 @@ async def test_a_request_that_does_not_come_to_an_end_is_given_up(
     writer.write(head.encode())
     assert b" 408 " in await asyncio.wait_for(reader.readline(), 5)
     writer.close()
+
+
+async def test_whoever_knocks_all_the_time_does_not_fill_the_log(client: Client) -> None:
+    with capture_logs() as log:
+        for _ in range(30):
+            assert (await client.post(LEASE, token="guess"))[0] == 401
+    assert len(log) == 1
+    assert client.source.counters["bad_token"] == 30

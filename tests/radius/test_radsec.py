@@ -1,7 +1,9 @@
 """RADIUS over TLS (RFC 6614, RFC 6613), over real sockets."""
 
 import asyncio
+import gc
 import ssl
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
@@ -365,6 +367,22 @@ async def test_an_idle_connection_ends_and_one_that_asks_for_the_status_does_not
         assert (await alive.hear())[:2] == b"\x05\x07"
         await asyncio.sleep(0.05)
     assert await closed
+
+
+async def test_of_a_connection_that_ended_nothing_is_kept(lab: Lab) -> None:
+    server = lab.serve()
+    peer = await lab.connect(server)
+    await until(lambda: bool(server.open))
+    ended = weakref.ref(next(iter(server.open)))
+    peer.writer.close()
+    await until(lambda: not server.open)
+    await lab.connect(server)
+
+    def is_gone() -> bool:
+        gc.collect()
+        return ended() is None
+
+    await until(is_gone)  # a peer that comes and goes all day would fill the memory
 
 
 async def test_connections_beyond_the_limit_are_closed_as_they_come(lab: Lab) -> None:

@@ -70,7 +70,10 @@ def test_a_record_that_cannot_be_read_is_told_and_counts_as_empty() -> None:
     known.put(KEYS.binding("192.0.2.1"), b"?", 8)
     known.put(f"{KEYS.bindings}nowhere", b"{}", 9)
     known.put(f"{KEYS.restarts}nobody", b"{}", 10)
-    assert len(told) == 4
+    lost = Session("alice", NOW, NOW, NOW, NOW, "campus", 3600, 3600, addresses=("nowhere",))
+    known.put(KEYS.session("nas/2"), encode(lost), 11)
+    assert len(told) == 5
+    assert known.session("nas/2") is None, "or whoever compares its address with a network would fail, again and again"
     assert known.session("nas/1") is None
     assert known.index(KEYS.session("nas/1")) == 7, "so that the next event can replace it"
     assert known.binding("192.0.2.1") == EMPTY

@@ -238,3 +238,13 @@ async def test_a_consul_that_stands_still_is_given_up(own_server: ConsulServer) 
         with pytest.raises(RegistryError, match="in time"):
             await consul.transact([Op.set("a", b"2")], timeout=0.3)
         own_server.resume()
+
+
+async def test_a_session_named_like_a_step_in_a_path_is_read_in_parts_too(consul: Consul, keys: Keys) -> None:
+    names = [f"{keys.sessions}nas/{name}" for name in (".", "..", "..1", ".1", "1")]
+    await consul.transact([Op.set(name, b"{}") for name in names])
+    listing = await consul.read_keys(keys.sessions)
+    read = [
+        entry.key async for lot in read_parts(consul, keys.sessions, listing.keys, spread=0, limit=1) for entry in lot
+    ]
+    assert set(read) == set(names)
