@@ -2,8 +2,9 @@
 
 A binding is a set of facts. Who owns the address is computed from them, so that the order in which they were heard
 does not matter:
-- Of two users, the one whose session had the address later first has it. The other's claim is void, and stays so when
-  the newer one ends, unless its session was heard naming the address after that end: nobody inherits an address.
+- Of two users, the one whose session had the address later first (or again) has it. The other's claim is void, and
+  stays so when the newer one ends, unless its session was heard naming the address after that end: nobody inherits an
+  address.
 - A lease to another MAC address voids a claim that was not heard later than that.
 - A claim of a session with a leased MAC address ends with the lease, and when that is given back.
 """
@@ -43,6 +44,8 @@ class Claim(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     groups: tuple[str, ...] = ()
     named: float = 0.0
     """When an event other than a Stop that names the address was first heard; 0 for none."""
+    is_back: bool = False
+    """True if the session had the address before, then others (last at `since`), and has it again."""
 
 
 class Leased(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -170,10 +173,19 @@ def _supersedes(other: Standing, one: Standing) -> bool:
     """True if `other` voids `one`."""
     return (
         other.claim.user != one.claim.user
-        and (other.since, other.session) > (one.since, one.session)
         and one.seen <= other.end
         and other.since <= other.end
+        and _is_newer(other, one)
     )
+
+
+def _is_newer(other: Standing, one: Standing) -> bool:
+    """True if `other` had the address later first. When a session came back to it is not known, only that this was
+    between `since` and `seen`: against whoever came since then, the last word counts.
+    """
+    if (other.since, other.session) > (one.since, one.session):
+        return not (one.claim.is_back and one.seen > other.seen)
+    return other.claim.is_back and other.seen > one.seen
 
 
 EMPTY = Binding()

@@ -97,7 +97,7 @@ def _project(
     known, inherited = _with_kin(state, session, known)
     if known != before:
         state.put_session(session, known)
-    addresses = dict.fromkeys((*known.claimed, *known.left))
+    addresses = dict.fromkeys((*known.claimed, *known.addresses, *known.left))
     if before is not None:
         addresses |= dict.fromkeys(before.claimed)
     named: frozenset[str] = frozenset()
@@ -142,7 +142,7 @@ def _with_kin(state: State, session: str, known: Session) -> tuple[Session, Mapp
     elders: list[tuple[float, str, Session]] = []
     for name in state.kin(session, known):
         elder = state.session(name)
-        if elder is None or not elder.addresses or (elder.since, name) >= (known.since, session):
+        if elder is None or not elder.held or (elder.since, name) >= (known.since, session):
             continue
         if is_kin(elder, known):
             elders.append((elder.since, name, elder))
@@ -152,7 +152,7 @@ def _with_kin(state: State, session: str, known: Session) -> tuple[Session, Mapp
             known = replace(known, addresses=(), heir="")
         return known, {}
     _, name, elder = max(elders)
-    addresses = tuple(each for each in elder.addresses if state.may_bind(known.source, each))
+    addresses = tuple(each for each in elder.held if state.may_bind(known.source, each))
     claims = {each: claim for each in addresses if (claim := state.binding(each).claims.get(name)) is not None}
     return replace(known, addresses=addresses, heir=name if addresses else ""), claims
 
@@ -170,14 +170,17 @@ def _claim(
         if event.kind is not Kind.STOP:  # which says nothing of since when
             named = min(named or event.heard, event.heard)
     # An address that it did not have from the first on is a claim as new as that is, however old the session.
-    since = named if named > known.first + JITTER else known.since
-    if event is None and inherited is not None:
-        since, seen = inherited.since, inherited.seen
+    since = max(named, known.since) if named > known.first + JITTER else known.since
+    away = known.away.get(address, 0.0)
+    is_back = away > since
+    since = max(since, away)
+    if inherited is not None:
+        since, seen, is_back = inherited.since, inherited.seen, inherited.is_back
     if not seen and address not in known.leased:
         return None
     limit, fallback, ended = known.limit, known.fallback, known.end
     if address not in known.claimed:
-        left = seen or since
+        since = left = seen or since
         limit = fallback = ended = min(left, ended or left)
     return Claim(
         user=known.user,
@@ -189,4 +192,5 @@ def _claim(
         mac=known.mac,
         groups=known.groups,
         named=named,
+        is_back=is_back,
     )

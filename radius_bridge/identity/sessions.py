@@ -26,13 +26,18 @@ SLIGHT = 0.1
 JITTER = 2.0
 """Seconds by which a time may vary that is worked out from one told in whole seconds."""
 
+LATENESS = 60.0
+"""Seconds by which the beginning of a session may seem later than it was: packets that tell it may be late, and not say
+so."""
+
 
 class Session(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One session, as it is kept in Consul. Times are epoch seconds, by our clock unless said otherwise."""
 
     user: str
     since: float
-    """When it began; 0 if nothing is known of it but its Stop, and that does not say."""
+    """When it began, as the newest event that says so has it; 0 if nothing is known of it but its Stop, and that does
+    not say."""
     at: float
     """When the newest event heard of it happened, by the NAS's clock."""
     heard: float
@@ -60,8 +65,17 @@ class Session(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Addresses that were leased to its MAC."""
     left: tuple[str, ...] = ()
     """Addresses that it named and does not have any more."""
+    away: dict[str, float] = {}
+    """Of each of `addresses` that an event did not name, though it named others, when the last such event happened, by
+    our clock."""
     heir: str = ""
     """The session that it took its addresses over from, while no event of its own names any."""
+    ahead: float = 0.0
+    """Seconds by which the NAS's clock was ahead of ours when it told of the beginning, if that is more than JITTER."""
+    is_vague: bool = False
+    """True while no event says when it began: `since` is that of the earliest one, then."""
+    told: float = 0.0
+    """The `at` of the event that says who the user is, if the newest one does not."""
 
     @property
     def end(self) -> float:
@@ -82,9 +96,24 @@ class Session(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return self.limit if self.timeout else min(self.limit, self.heard + self.lease)
 
     @property
+    def begun(self) -> float:
+        """When it began, by the NAS's clock; 0 if no event says."""
+        return 0.0 if self.is_vague or not self.since else self.since + self.ahead
+
+    @property
+    def held(self) -> tuple[str, ...]:
+        """`addresses`, without those that were named only before it began: by an earlier session with its id."""
+        begun = self.begun - 2 * JITTER
+        four, six = self.named
+        if self.heir or not (0 < four < begun or 0 < six < begun):
+            return self.addresses
+        return tuple(each for each in self.addresses if (four if version(each) == 4 else six) >= begun)
+
+    @property
     def claimed(self) -> tuple[str, ...]:
         """All addresses that it claims."""
-        return (*self.addresses, *(each for each in self.leased if each not in self.addresses))
+        held = self.held
+        return (*held, *(each for each in self.leased if each not in held))
 
     def is_live(self, now: float) -> bool:
         """True if it may still be going on."""
@@ -98,13 +127,15 @@ class Session(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 def heard(before: Session | None, event: Event) -> Session:
     """The session after an event, whether that is new, repeated or late; the same object if it tells nothing new.
 
-    The newest event counts, at equal times the Stop; what it leaves open, older ones say.
+    The newest event counts, at equal times the Stop; what it leaves open, older ones say. But a NAS that restarted may
+    use an Acct-Session-Id again: what happened before the session began is another one's.
     """
     ended = event.heard if event.kind is Kind.STOP else 0.0
+    since, ahead, is_vague = _begun(before, event)
     if before is None:
         after = Session(
             user=event.user,
-            since=event.started,
+            since=since,
             at=event.at,
             heard=event.heard,
             first=event.heard,
@@ -116,37 +147,79 @@ def heard(before: Session | None, event: Event) -> Session:
             mac=event.mac,
             multi=event.multi,
             groups=event.groups[:MAX_GROUPS],
+            ahead=ahead,
+            is_vague=is_vague,
         )
-    elif _order(event.at, ended, event.heard, event.user) > _order(before.at, before.ended, before.heard, before.user):
+        return _named(after, event) if event.addresses else after
+    first = min(before.first, event.heard)
+    if _order(event.at, ended, event.heard, event.user) > _order(before.at, before.ended, before.heard, before.user):
         after = replace(
             before,
-            user=event.user or before.user,
-            since=_earlier(before.since, event.started),
+            user=event.user,
+            since=since,
             at=event.at,
             heard=event.heard,
-            first=min(before.first, event.heard),
+            first=first,
             source=event.source,
             lease=event.lease,
             longest=event.longest,
-            timeout=event.timeout or before.timeout,
+            timeout=event.timeout,
             ended=ended,
-            mac=event.mac or before.mac,
-            multi=event.multi or before.multi,
+            mac=event.mac,
+            multi=event.multi,
             groups=event.groups[:MAX_GROUPS],
+            ahead=ahead,
+            is_vague=is_vague,
+            told=0.0,
         )
+        after = _completed(after, before, before.told or before.at)
     else:
-        after = replace(
-            before,
-            user=before.user or event.user,
-            since=_earlier(before.since, event.started),
-            first=min(before.first, event.heard),
-            timeout=before.timeout or event.timeout,
-            mac=before.mac or event.mac,
-            multi=before.multi or event.multi,
-        )
+        after = replace(before, since=since, first=first, ahead=ahead, is_vague=is_vague)
+        after = _completed(after, event, event.at)
+    if after.told and after.told < after.begun - JITTER:
+        after = replace(after, user="", told=0.0)
     if event.addresses:
-        after = _named(after, tuple(text(each) for each in event.addresses), event.at)
-    return before if after == before and before is not None else after
+        after = _named(after, event)
+    return before if after == before else after
+
+
+def _completed(session: Session, older: Session | Event, told: float) -> Session:
+    """A session with what an older event says of it and the newest one leaves open; `told`: when it named the user."""
+    if older.at < session.begun - JITTER:
+        return session
+    if older.user and (not session.user or 0 < session.told < told):
+        session = replace(session, user=older.user, told=told)
+    if (session.timeout and session.mac and session.multi) or not (older.timeout or older.mac or older.multi):
+        return session
+    return replace(
+        session,
+        timeout=session.timeout or older.timeout,
+        mac=session.mac or older.mac,
+        multi=session.multi or older.multi,
+    )
+
+
+def _begun(session: Session | None, event: Event) -> tuple[float, float, bool]:
+    """When a session began, given what an event says of that: `since`, `ahead` and `is_vague`.
+
+    Of several beginnings that it had, the latest counts; of what is said of one, the earliest.
+    """
+    before = (0.0, 0.0, False) if session is None else (session.since, session.ahead, session.is_vague)
+    if not event.started:
+        return before
+    if event.kind is not Kind.START and event.started >= event.heard:  # it does not know: that is when it was sent
+        is_earlier = not before[0] or (before[2] and event.started < before[0])
+        return (event.started, 0.0, True) if is_earlier else before
+    since, begun = event.started, event.started + event.at - event.heard
+    if session is not None and session.begun:
+        later, later_there = since - session.since, begun - session.begun
+        if min(abs(later), abs(later_there)) <= LATENESS:
+            # The same one, if either clock says so: that of the NAS may be set meanwhile, and a packet may be late.
+            since, begun = min(since, session.since), min(begun, session.begun)
+        elif min(later, later_there) < 0:
+            return before
+    ahead = begun - since
+    return since, ahead if abs(ahead) > JITTER else 0.0, False
 
 
 def restarted(session: Session, restarts: Iterable[Restart]) -> Session:
@@ -195,28 +268,36 @@ def version(address: str) -> int:
     return 6 if ":" in address else 4
 
 
-def _earlier(one: float, other: float) -> float:
-    return min(one, other) if one and other else one or other
-
-
 def _order(at: float, ended: float, heard: float, user: str) -> tuple[float, bool, float, str]:
     return at, ended > 0, heard, user
 
 
-def _named(session: Session, addresses: tuple[str, ...], at: float) -> Session:
+def _named(session: Session, event: Event) -> Session:
     """The session after an event that names addresses: of each IP version, the newest such event counts."""
+    addresses = tuple(text(each) for each in event.addresses)
     own = () if session.heir else session.addresses
-    kept = set(own)
+    kept, away = set(own), dict(session.away)
     times = [*session.named]
     for place, number in enumerate((4, 6)):
         fresh = {each for each in addresses if version(each) == number}
-        if not fresh or at < times[place]:
+        if not fresh:
             continue
-        if at > times[place]:
-            kept = {each for each in kept if version(each) != number}
-        kept |= fresh
-        times[place] = at
+        before, newest = {each for each in kept if version(each) == number}, times[place]
+        if event.at <= newest:
+            away |= {each: max(event.heard, away.get(each, 0.0)) for each in before - fresh}
+        if event.at >= newest:
+            if newest:
+                away |= dict.fromkeys(fresh - before, newest - (event.at - event.heard))
+            kept = (kept | fresh) if event.at == newest else (kept - before) | fresh
+            times[place] = event.at
     has = tuple(sorted(kept))[:MAX_ADDRESSES]
     left = [*(each for each in session.left if each not in has)]
     left += [each for each in (*own, *addresses) if each not in has and each not in left]
-    return replace(session, addresses=has, left=tuple(left[-MAX_ADDRESSES:]), named=(times[0], times[1]), heir="")
+    return replace(
+        session,
+        addresses=has,
+        left=tuple(left[-MAX_ADDRESSES:]),
+        away={each: away[each] for each in has if each in away},
+        named=(times[0], times[1]),
+        heir="",
+    )

@@ -23,10 +23,14 @@ class Claimed:
     ended: float
     expires: float
     leased_away: bool
+    is_back: bool
 
     def voids(self, other: "Claimed") -> bool:
         """True if this is another user's who had the address later, and the other was not heard after its end."""
         newer = (self.since, self.session) > (other.since, other.session)
+        early, late = (other, self) if newer else (self, other)
+        if early.is_back and early.seen > late.seen:
+            newer = not newer
         end = min(self.ended, self.expires) if self.ended else self.expires
         return newer and self.user != other.user and other.seen <= end and self.since <= end
 
@@ -68,7 +72,13 @@ class Told:
         self.newest = max(self.events, key=lambda each: (each.at, each.kind is Kind.STOP, each.heard, each.user))
         self.mac = self.newest.mac
         self.user = self.newest.user
-        self.since = min((each.started for each in self.events if each.started), default=0.0)
+        vague = [each.started for each in self.events if each.started]
+        telling = [
+            (each.at - each.heard + each.started, each.started)
+            for each in self.events
+            if each.started and (each.kind is Kind.START or each.started < each.heard)
+        ]
+        self.begun, self.since = max(telling, default=(0.0, min(vague, default=0.0)))
 
     @cached_property
     def end(self) -> float:
@@ -94,13 +104,13 @@ class Told:
         found: set[Prefix] = set()
         for version in (4, 6):
             naming = [(each.at, a) for each in self.events for a in each.addresses if a.version == version]
-            found |= {address for at, address in naming if at == max(naming)[0]}
+            found |= {address for at, address in naming if at == max(naming)[0] >= self.begun - JITTER}
         return found
 
     @cached_property
     def elder(self) -> "Told | None":
         """The session that its station roamed from, if it names no address itself."""
-        if self.named or not self.since:
+        if any(each.addresses for each in self.events) or not self.since:
             return None
         elders = [
             other
@@ -120,20 +130,25 @@ class Told:
     def addresses(self) -> Set[Prefix]:
         return self.named or (self.elder.addresses if self.elder else set())
 
-    def evidence(self, address: Prefix) -> tuple[float, float]:
-        """Since when it has an address, and when that was last said; (0, 0) for never."""
+    def evidence(self, address: Prefix) -> tuple[float, float, bool]:
+        """Since when it has an address, when that was last said (0 for never), and if it had others in between."""
         said = [each.heard for each in self.events if address in each.addresses]
         if said:
             had = [each.heard for each in self.events if address in each.addresses and each.kind is not Kind.STOP]
             is_late = had and min(had) > min(each.heard for each in self.events) + JITTER
-            return min(had) if is_late else self.since, max(said)
+            since = max(min(had), self.since) if is_late else self.since
+            if address not in self.named:
+                return since, max(said), False
+            others = [each for each in self.events if any(a.version == address.version for a in each.addresses)]
+            away = max((each.heard for each in others if address not in each.addresses), default=0.0)
+            return max(since, away), max(said), away > since
         if self.elder is not None and address in self.addresses:
             return self.elder.evidence(address)
-        return 0.0, 0.0
+        return 0.0, 0.0, False
 
     def claims(self, address: Prefix) -> list[Claimed]:
         """At most one."""
-        since, seen = self.evidence(address)
+        since, seen, is_back = self.evidence(address)
         reports = [each for each in self.everything.leases if each.address == address]
         given = [each for each in reports if each.expires > each.at]
         mine = [each for each in given if self.mac and each.mac == self.mac]
@@ -163,7 +178,9 @@ class Told:
             expires, evident = own, seen
         else:
             expires, evident = 0.0, seen
-        left = seen or self.since
-        ended = self.end if address in self.addresses or joins else min(left, self.end or left)
+        ended = self.end
+        if address not in self.addresses and not joins:
+            since = left = seen or self.since
+            expires = ended = min(left, self.end or left)
         away = any(self.mac and each.mac != self.mac and evident <= each.at for each in given)
-        return [Claimed(self.name, self.user, since, evident, ended, expires, away)]
+        return [Claimed(self.name, self.user, since, evident, ended, expires, away, is_back)]

@@ -25,7 +25,8 @@ sessions = st.sampled_from(
         ("ap2/3", ("carol",), "", ""),
     ]
 )
-moments = st.integers(1, 60).map(lambda tens: 10.0 * tens)
+moments = st.integers(1, 9).map(lambda number: 70.0 * number)
+"""More than LATENESS apart: closer together, beginnings are one."""
 addresses = st.lists(st.sampled_from(ADDRESSES), max_size=2, unique=True).map(tuple)
 
 

@@ -69,6 +69,64 @@ def test_a_nas_that_reboots_and_says_nothing_costs_access_when_the_time_is_over(
     assert world.owner(at=3600) == ""
 
 
+def test_a_session_that_comes_back_to_an_address_has_it_from_then_on() -> None:
+    away_and_back = (
+        start("alice", "ap1/1", X),
+        interim("alice", "ap1/1", Y, at=100),
+        interim("alice", "ap1/1", X, at=200),
+    )
+    for world in in_any_order(*away_and_back, start("bob", "ap2/1", X, at=150)):
+        assert (world.owner(X), world.owner(Y)) == ("alice", ""), "bob never sent a Stop"
+    for world in in_any_order(*away_and_back, start("bob", "ap2/1", X, at=250)):
+        assert world.owner() == "bob", "he is newer"
+    for world in in_any_order(*away_and_back, start("bob", "ap2/1", X, at=50)):
+        assert world.owner() == "alice", "he was before"
+    for world in in_any_order(*away_and_back, start("bob", "ap2/1", X, at=150), stop(at=300)):
+        assert world.owner() == "", "nobody inherits it"
+
+
+def test_an_acct_session_id_that_is_used_again_is_another_session_rfc_2866_5_5() -> None:
+    # A NAS that restarted counts from 1 again.
+    first = start("alice", "ap1/1", X, timeout=600), stop(at=100)
+    for world in in_any_order(*first, start("alice", "ap1/1", X, at=2000, timeout=600)):
+        assert (world.owner(at=2500), world.until()) == ("alice", 2600), "its time begins anew"
+    for world in in_any_order(first[0], restart(at=1990), start("alice", "ap1/1", X, at=2000, timeout=600)):
+        assert (world.owner(at=2500), world.until()) == ("alice", 2600), "though there was no Stop"
+    length = {"timeout": 600, "started": 2000}
+    for world in in_any_order(*first, interim("alice", "ap1/1", X, at=2100, **length)):
+        assert world.until() == 2600, "its Start was lost"
+    for world in in_any_order(*first, start("alice", "ap1/1", at=2000), stop(at=2100), restart(at=1990)):
+        assert world.owner() == ""
+
+
+@pytest.mark.parametrize("who", ["alice", "bob", ""])
+@pytest.mark.parametrize("mac", ["", PHONE])
+def test_a_session_has_no_address_of_an_earlier_one_with_its_acct_session_id(who: str, mac: str) -> None:
+    before = start("alice", "ap1/1", X, mac=mac and LAPTOP), interim("alice", "ap1/1", X, at=100, started=0)
+    for world in in_any_order(*before, start(who, "ap1/1", at=2000, mac=mac)):
+        assert world.owner() == ""
+        assert world.sessions["ap1/1"].user == who, "nor its user"
+    for world in in_any_order(*before, start(who, "ap1/1", at=2000, mac=mac), interim(who, "ap1/1", Y, at=2050)):
+        assert (world.owner(X), world.owner(Y)) == ("", who)
+
+
+def test_a_session_with_an_earlier_ones_acct_session_id_is_newer_than_what_began_in_between() -> None:
+    zombie = start("bob", "ap2/1", X, at=50)
+    for world in in_any_order(start("alice", "ap1/1", X), zombie, start("alice", "ap1/1", X, at=2000)):
+        assert world.owner() == "alice"
+
+
+def test_a_session_is_no_other_one_because_a_packet_was_late_or_a_clock_was_set() -> None:
+    late = interim("alice", "ap1/1", at=130, started=30)
+    for world in in_any_order(start("alice", "ap1/1", X), late):
+        assert world.owner() == "alice", "it does not say that it was late"
+    slow = start("alice", "ap1/1", X, at=-3600, heard=0)
+    for world in in_any_order(slow, interim("alice", "ap1/1", at=600, started=0)):
+        assert world.owner() == "alice", "the clock of the NAS was set"
+    for world in in_any_order(slow, interim("alice", "ap1/1", at=-3000, heard=7200, started=6600)):
+        assert world.owner() == "alice", "a proxy kept it"
+
+
 def test_the_machine_logs_in_and_then_the_user_in_the_same_session() -> None:
     for world in in_any_order(start("host/pc", "ap1/1", X, mac=LAPTOP), start("alice", "ap1/1", X, at=30, mac=LAPTOP)):
         assert world.owner() == "alice"
