@@ -51,9 +51,9 @@ def read(data: bytes) -> Iterator[Logged]:
 
 
 def answer(data: bytes) -> int | None:
-    """What the kernel answers to a request of ours, 0 or an errno; None if a datagram has only packets that were logged.
+    """What the kernel answers to a request of ours, 0 or an errno; None for what was logged, which may come first.
 
-    These may come first. Raises DataplaneError if it is cut.
+    Raises DataplaneError if the datagram is cut.
     """
     codes = (-_CODE.unpack_from(content)[0] for kind, _, content in split(data) if kind == _ERROR)
     return next(codes, None)
