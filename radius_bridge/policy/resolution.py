@@ -77,9 +77,9 @@ class Resolution:
 
     def set_member(self, group: GroupRef, member: Member, end: float | None) -> None:
         """A member of a group now ends at `end` (epoch seconds or NEVER), or is gone (None)."""
-        members = self._members.setdefault(group, {})
-        if members.get(member) == end:
+        if self._members.get(group, {}).get(member) == end:
             return
+        members = self._members.setdefault(group, {})
         holders = self._groups_of.get(member, ())
         if end is None:
             del members[member]

@@ -35,6 +35,11 @@ def test_a_change_tells_the_new_end_and_who_is_out(resolution: Resolution) -> No
     assert resolution.members("ssh") == {B: 1200}
 
 
+def test_nothing_is_kept_of_a_group_that_has_lost_what_it_never_had(resolution: Resolution) -> None:
+    resolution.set_member(ALICE, A, None)
+    assert resolution.links().groups == {}
+
+
 def test_what_ends_leaves_by_itself(resolution: Resolution) -> None:
     resolution.set_member(STAFF, DEVS, 1100)
     resolution.set_member(DEVS, A, NEVER)
