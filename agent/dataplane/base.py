@@ -126,7 +126,7 @@ class Lock:
     def take(self) -> None:
         """Raises DataplaneError if another process has it."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise DataplaneError(f"lock {self._path}: {error}") from error
