@@ -64,10 +64,14 @@ async def restore(settings: AgentSettings, dataplane: Dataplane) -> Restored:
 
     Rules that are in place are newer than the file, and stay as they are. Where a file is refused, the services that
     files of this host name are closed to all but the failsafe: who was let in is not known, and nothing is to open.
-    Without a file (a new host) nothing is changed.
+    Without a file (a new host) nothing is changed. A clock that is not set yet (it is before what was written) gives
+    nobody more time than was left then.
     """
     now = time.time()
     state, problem = await asyncio.to_thread(load, settings, now)
+    if state is not None and now < state.written:
+        log.warning("the clock is behind the last good state", seconds=round(state.written - now, 1))
+        now = state.written
     failsafe = tuple(each.failsafe() for each in settings.failsafe)
     if state is None and not problem:
         return Restored()

@@ -57,14 +57,7 @@ async def serve(path: Path, answers: Mapping[str, Answer]) -> AsyncIterator[None
             with suppress(OSError):
                 await writer.wait_closed()
 
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    path.unlink(missing_ok=True)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        listener.bind(str(path))
-    finally:
-        os.umask(mask)
+    listener = _listen(path)
     server = await asyncio.start_unix_server(answer, sock=listener, limit=_MAX_QUESTION)
     try:
         yield
@@ -72,6 +65,23 @@ async def serve(path: Path, answers: Mapping[str, Answer]) -> AsyncIterator[None
         server.close()
         await server.wait_closed()
         path.unlink(missing_ok=True)
+
+
+def _listen(path: Path) -> socket.socket:
+    """A socket at `path`. Raises OSError that names the setting."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)
+        mask = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(mask)
+    except OSError as error:
+        listener.close()
+        raise OSError(f"control_socket {path}: {error}") from error
+    return listener
 
 
 async def ask(path: Path, question: str, timeout: float = TIMEOUT) -> dict[str, Any]:

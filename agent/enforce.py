@@ -311,9 +311,12 @@ class Enforcer:
 
     async def _keep_up(self, desired: Desired) -> None:
         """Enforces what was restored, minus what is over. Raises DataplaneError."""
-        if self._dataplane.next_refresh(self._clock()) <= self._clock():
-            await self._dataplane.apply(desired, self._clock())
-        if self._integrity is not None:
+        written = self._restored.state.written if self._restored.state else 0.0
+        now = max(self._clock(), written)
+        if self._dataplane.next_refresh(now) <= now:
+            await self._dataplane.apply(desired, now)
+        # With a clock that is not set yet, the kernel's times would seem to be wrong.
+        if self._integrity is not None and self._clock() >= written:
             await self._integrity.look(desired)
 
     async def _state(self) -> State | None:

@@ -18,7 +18,7 @@ from math import inf
 from typing import Final
 
 from agent.desired import Posture
-from radius_bridge.policy.expiry import is_over
+from radius_bridge.policy.expiry import earliest, is_over
 from radius_bridge.policy.members import Prefix
 
 LEAST: Final = 10
@@ -171,6 +171,20 @@ class Guard:
             held = self._held.get((name, Kind.REMOVAL))
             if held is not None:
                 self.announce(name, list(held.members) if member is None else [member])
+
+    def shorten(self, name: str, ends: Mapping[Prefix, float]) -> None:
+        """Somebody gave what lets these members in another end (epoch seconds): who is kept is not kept longer."""
+        held = self._held.get((name, Kind.REMOVAL))
+        if held is None:
+            return
+        sooner = {
+            prefix: end
+            for prefix, end in ends.items()
+            if prefix in held.members and earliest(end, held.members[prefix]) != held.members[prefix]
+        }
+        held.members.update(sooner)
+        held.soonest = min(held.soonest, *sooner.values(), inf)
+        self._changed[name].update(sooner)
 
     def agree(self, digest: str) -> None:
         """A second, consistent read said the same."""

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from itertools import islice
 from typing import Final
 
@@ -14,7 +14,7 @@ from agent.desired import ALLOW, DENY, Desired, Failsafe, Posture
 from agent.guard import Guard, Held, Kind
 from agent.host import Host, Step
 from agent.state import State
-from radius_bridge.policy.expiry import parse_expiry
+from radius_bridge.policy.expiry import earliest, parse_expiry
 from radius_bridge.policy.members import Member, Prefix
 from radius_bridge.policy.resolution import Links
 from radius_bridge.policy.resolve import resolve
@@ -242,15 +242,18 @@ class Learning:
         if not self._kept():
             return
         for change in changes:
-            if change.value is None and self._is_access(change.key):
+            if self._is_access(change.key):
                 try:
-                    self._take_away(change.key)
+                    self._change_link(change.key, None if change.value is None else parse_expiry(change.value))
                 except ValueError:
                     continue  # names nobody
         self.wake()
 
-    def _take_away(self, key: str) -> None:
-        """A key was deleted on purpose. Raises ValueError if it names no member."""
+    def _change_link(self, key: str, end: float | None) -> None:
+        """A key was deleted (None) or got another end (epoch seconds or NEVER) on purpose.
+
+        Raises ValueError if it names no member.
+        """
         names = [held.name for held in self._kept()]
         before = self._before
         member: Member
@@ -267,12 +270,21 @@ class Learning:
                 return
             names, member = [name for name in names if name == grant.service], grant.member
             links = before.grants.get(grant.service, {}) if before else {}
-        if before is None or isinstance(member, Prefix):
+        if end is not None:
+            if before is not None and member in links and earliest(end, links[member]) != links[member]:
+                links[member] = end
+                self._resolve_kept(names, before)
+        elif before is None or isinstance(member, Prefix):
             self.guard.take_away(names, member if isinstance(member, Prefix) else None)
         elif links.pop(member, None) is not None:
-            for held in [held for held in self._kept() if held.name in names]:
-                left = resolve(before.grants.get(held.name, {}), before.groups, self._clock())
-                self.guard.announce(held.name, [prefix for prefix in held.members if prefix not in left])
+            self._resolve_kept(names, before)
+
+    def _resolve_kept(self, names: Collection[str], before: Links) -> None:
+        """Nobody is kept in these services who would not have stayed, nor longer than that."""
+        for held in [held for held in self._kept() if held.name in names]:
+            left = resolve(before.grants.get(held.name, {}), before.groups, self._clock())
+            self.guard.announce(held.name, [prefix for prefix in held.members if prefix not in left])
+            self.guard.shorten(held.name, left)
 
     def _kept(self) -> list[Held]:
         return [held for held in self.guard.held if held.kind is Kind.REMOVAL]

@@ -21,6 +21,7 @@ class Logged(NamedTuple):
 
 
 _NETLINK_NETFILTER = 12
+_ERROR = 2
 _SUBSYSTEM = 4 << 8
 _PACKET, _CONFIG = 0, 1
 _COMMAND, _MODE, _TIMEOUT = 1, 2, 4
@@ -47,6 +48,15 @@ def read(data: bytes) -> Iterator[Logged]:
         source = _source(found.get(_PAYLOAD, b""))
         if source is not None and _PREFIX in found:
             yield Logged(found[_PREFIX].rstrip(b"\0").decode(errors="replace"), source)
+
+
+def answer(data: bytes) -> int | None:
+    """What the kernel answers to a request of ours, 0 or an errno; None for what was logged, which may come first.
+
+    Raises DataplaneError if the datagram is cut.
+    """
+    codes = (-_CODE.unpack_from(content)[0] for kind, _, content in split(data) if kind == _ERROR)
+    return next(codes, None)
 
 
 def _source(packet: bytes) -> Prefix | None:
@@ -105,8 +115,8 @@ class NflogSocket:
     def _configure(self, group: int, attribute: bytes) -> None:
         content = _FAMILY.pack(0, 0, group) + attribute
         self._socket.send(HEADER.pack(HEADER.size + len(content), _SUBSYSTEM | _CONFIG, _REQUEST_ACK, 0, 0) + content)
-        answer = self._socket.recv(_BUFFER)
-        code = -_CODE.unpack_from(answer, HEADER.size)[0] if len(answer) >= HEADER.size + _CODE.size else errno.EPROTO
+        while (code := answer(self._socket.recv(_BUFFER))) is None:
+            pass
         if code == errno.EBUSY:
             raise DataplaneError("another program listens to it; choose another group (refused.group)")
         if code:

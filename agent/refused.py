@@ -39,7 +39,8 @@ class RefusedTable:
         self._most = most
         self._entries: dict[tuple[Prefix, str], _Entry] = {}
         self.counters: Counter[str] = Counter()
-        """`logged`, `forgotten` (pairs, for want of room), `foreign` (not our rules')."""
+        """`logged`, `forgotten` (pairs, for want of room), `foreign` (not our rules'), `lost` (how often more came than
+        there was room for)."""
 
     def add(self, logged: Iterable[Logged], now: float) -> None:
         """These were refused."""
@@ -100,8 +101,13 @@ class RefusedLog:
             log.warning("who is refused is not heard, only counted", error=self.error)
             yield
             return
+
+        def hear() -> None:
+            self.table.add(heard.take(), self._clock())
+            self.table.counters["lost"] = heard.lost
+
         loop = asyncio.get_running_loop()
-        loop.add_reader(heard.fileno(), lambda: self.table.add(heard.take(), self._clock()))
+        loop.add_reader(heard.fileno(), hear)
         try:
             yield
         finally:

@@ -92,13 +92,13 @@ class Protected:
         self.looked = now
         seen: dict[str, Service] = {}
         for service in (service for look in looks for service in look.services):
-            known = seen.get(service.name)
-            ports: tuple[Ports, ...] = tuple(dict.fromkeys((*(known.ports if known else ()), *service.ports)))
-            seen[service.name] = Service(service.name, ports, service.origin)
-        unreadable = frozenset[str]().union(*(look.unreadable for look in looks))
-        for name, service in self.services.items():
-            if name not in seen and not unreadable.isdisjoint((service.origin, str(Path(service.origin).parent))):
-                seen[name] = service
+            seen[service.name] = _together(service, seen.get(service.name))
+        if unreadable := frozenset[str]().union(*(look.unreadable for look in looks)):
+            # Whatever could not be read may name more ports of the same service: meanwhile none is lost.
+            seen = {name: _together(service, self.services.get(name)) for name, service in seen.items()}
+            for name, service in self.services.items():
+                if name not in seen and not unreadable.isdisjoint((service.origin, str(Path(service.origin).parent))):
+                    seen[name] = service
         for name, service in seen.items():
             self.services[name] = service
             self.absent.pop(name, None)
@@ -118,3 +118,9 @@ class Protected:
         if name not in self.absent:
             raise ValueError(f"{name} is still listed ({self.services[name].origin}): take it away there first")
         del self.services[name], self.absent[name]
+
+
+def _together(service: Service, other: Service | None) -> Service:
+    """The service with the ports of the other one, too."""
+    ports: tuple[Ports, ...] = tuple(dict.fromkeys((*(other.ports if other else ()), *service.ports)))
+    return Service(service.name, ports, service.origin)

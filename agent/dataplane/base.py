@@ -133,7 +133,7 @@ class Lock:
     def take(self) -> None:
         """Raises DataplaneError if another process has it."""
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise DataplaneError(f"lock {self._path}: {error}") from error
@@ -192,6 +192,9 @@ def limit_alarms(entries: int) -> list[str]:
     return [f"{entries:,} members on this host, which is made for {MOST_MEMBERS:,}: {WAY_OUT}"]
 
 
+_KILLED = 1.0
+"""Seconds for a program that was killed to be gone; after that nobody waits for it."""
+
 CHILDREN: deque[int] = deque(maxlen=256)
 """Programs that we ran, the last ones: the port of their netlink socket is mostly their process' number."""
 
@@ -219,10 +222,13 @@ async def call(argv: Sequence[str], text: str, timeout: float, package: str) -> 
         raise DataplaneError(f"{argv[0]} did not end within {timeout:g} s") from None
     finally:
         if process.returncode is None:
-            # All of it: what a wrapper has started would keep the pipes open, and us waiting.
+            # All of it: what a wrapper has started would keep the pipes open, and us waiting. What has a session of its
+            # own, or hangs in the kernel, does so all the same.
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            await process.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_KILLED):
+                    await process.wait()
     if process.returncode:
         complaint = errors.decode(errors="replace").strip()
         raise DataplaneError(f"{argv[0]}: {complaint or f'exit code {process.returncode}'}")

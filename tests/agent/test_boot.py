@@ -33,6 +33,7 @@ class Kernel:
 
     def __init__(self, *, in_place: bool = False, refuses: bool = False) -> None:
         self.told: list[Desired] = []
+        self.told_at = 0.0
         self._in_place = in_place
         self._refuses = refuses
 
@@ -40,6 +41,7 @@ class Kernel:
         if self._refuses:
             raise DataplaneError("the kernel is out of order")
         self.told.append(desired)
+        self.told_at = now
         return Change()
 
     async def is_in_place(self) -> bool:
@@ -77,6 +79,17 @@ async def test_after_a_reboot_what_was_enforced_is_enforced_again(settings: Agen
     assert desired.services == (SSH,)
     assert desired.members == state.members
     assert [str(network) for each in desired.failsafe for network in each.networks] == ["10.9.0.0/16"]
+
+
+async def test_a_clock_that_is_not_set_yet_gives_nobody_more_time_than_was_left(
+    settings: AgentSettings,
+) -> None:
+    state, kernel = keep(settings, written=time.time() + 3 * 86400), Kernel()
+    ends = {ALICE: state.written + 60, parse_prefix("10.0.0.2"): state.written - 60}
+    keep(settings, written=state.written, members={SSH.name: ends, ALLOW: {}, DENY: {}})
+    await restore(settings, kernel)
+    assert kernel.told_at == state.written
+    assert kernel.told[0].members[SSH.name] == {ALICE: state.written + 60}
 
 
 async def test_rules_in_place_are_left_and_what_was_enforced_is_known(settings: AgentSettings) -> None:

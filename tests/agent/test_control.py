@@ -39,6 +39,13 @@ async def test_without_an_agent_the_error_names_the_socket(tmp_path: Path) -> No
         await ask(tmp_path / "control.sock", "status")
 
 
+async def test_a_path_at_which_no_socket_can_be_is_named_with_its_setting(tmp_path: Path) -> None:
+    path = tmp_path / ("long" * 30)
+    with pytest.raises(OSError, match=f"control_socket {path}: "):
+        async with serve(path, {"status": nothing}):
+            pass
+
+
 async def test_a_socket_left_by_a_killed_agent_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "control.sock"
     left = await asyncio.start_unix_server(lambda _reader, _writer: None, str(path))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.wire import HEADER
-from agent.nflog import Logged, read
+from agent.nflog import Logged, answer, read
 from radius_bridge.policy.members import address_prefix
 from tests.agent.dataplane.test_events import attribute
 
@@ -36,6 +36,14 @@ def test_every_packet_of_a_datagram_is_read(sources: list[ipaddress.IPv4Address 
 @pytest.mark.parametrize("payload", [b"", b"\x45" + bytes(10), b"\x60" + bytes(30), b"\x00" * 60])
 def test_what_is_no_ip_packet_is_left_out(payload: bytes) -> None:
     assert list(read(logged("rb:denied", payload))) == []
+
+
+def test_packets_that_come_before_an_answer_are_not_taken_for_it() -> None:
+    packets = logged("rb:denied", packet(ipaddress.ip_address("192.0.2.66")))
+    busy = HEADER.pack(HEADER.size + 20, 2, 0, 0, 0) + struct.pack("=i", -16) + bytes(16)
+    assert answer(packets) is None
+    assert answer(busy) == 16
+    assert answer(HEADER.pack(HEADER.size + 20, 2, 0, 0, 0) + bytes(20)) == 0
 
 
 @given(st.binary(max_size=200))

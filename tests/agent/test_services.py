@@ -155,3 +155,14 @@ def test_a_file_whose_name_is_no_text_is_read_like_any_other(tmp_path: Path) -> 
     protected = Protected({service.name: service})
     assert protected.update([find_in_files(tmp_path)], NOW) == (service,)
     assert not protected.absent
+
+
+def test_a_service_of_two_sources_loses_no_port_while_one_of_them_cannot_be_read() -> None:
+    path = "/etc/services.d/ssh.json"
+    of_file = Service(SSH.name, (*SSH.ports, parse_ports("2222")), path)
+    protected = Protected()
+    both = protected.update([Found((of_file,)), Found((SSH,))], NOW)
+    assert [str(each) for each in both[0].ports] == ["22/tcp", "2222/tcp"]
+    torn = Found((), (f"{path}: is being replaced",), frozenset({path}))
+    assert protected.update([torn, Found((SSH,))], NOW + 5) == both
+    assert protected.update([Found(()), Found((SSH,))], NOW + 10) == (SSH,)

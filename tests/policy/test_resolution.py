@@ -35,8 +35,8 @@ def test_a_change_tells_the_new_end_and_who_is_out(resolution: Resolution) -> No
     assert resolution.members("ssh") == {B: 1200}
 
 
-def test_of_a_group_without_members_nothing_is_kept(resolution: Resolution) -> None:
-    resolution.set_member(DEVS, A, None)
+def test_nothing_is_kept_of_a_group_that_has_lost_what_it_never_had(resolution: Resolution) -> None:
+    resolution.set_member(ALICE, A, None)
     assert resolution.links().groups == {}
 
 

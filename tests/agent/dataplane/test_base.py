@@ -1,6 +1,10 @@
 """Programs that the agent runs."""
 
+import asyncio
+import os
+import signal
 import time
+from pathlib import Path
 
 import pytest
 
@@ -15,3 +19,21 @@ async def test_a_program_is_given_up_in_time_though_what_it_started_lives_on() -
     with pytest.raises(DataplaneError, match="sh did not end"):
         await call(("sh", "-c", "sleep 30 & wait"), "", 0.2, "dash")
     assert time.monotonic() - began < 20
+
+
+async def test_nobody_waits_for_what_cannot_be_ended(tmp_path: Path) -> None:
+    began, handles = time.monotonic(), _open_handles()
+    number = tmp_path / "pid"
+    try:
+        with pytest.raises(DataplaneError, match="sh did not end"):
+            await call(("sh", "-c", f"setsid sleep 30 & echo $! > {number}; wait"), "", 0.5, "util-linux")
+        assert time.monotonic() - began < 20
+    finally:
+        os.kill(int(number.read_text()), signal.SIGKILL)
+    async with asyncio.timeout(10):
+        while _open_handles() > handles:  # noqa: ASYNC110 — nobody announces that its pipes are closed
+            await asyncio.sleep(0.01)
+
+
+def _open_handles() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))

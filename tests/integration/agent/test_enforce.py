@@ -48,6 +48,8 @@ class Kernel:
 
     def __init__(self) -> None:
         self.members: dict[str, set[str]] = {}
+        self.ends: tuple[float, ...] = ()
+        """Until when who is in the service may stay."""
         self.history: list[set[str]] = []
         """Who was in the service, each time that it was told."""
         self.told: list[dict[str, set[str]] | None] = []
@@ -62,6 +64,7 @@ class Kernel:
             raise DataplaneError("the kernel is out of order")
         self.told.append(None if changed is None else {name: set(map(str, each)) for name, each in changed.items()})
         before, self.members = self.members, {name: set(map(str, each)) for name, each in desired.members.items()}
+        self.ends = tuple(desired.members.get(SSH, {}).values())
         self.history.append(self.members.get(SSH, set()))
         return Programmed(added=int(before != self.members))
 

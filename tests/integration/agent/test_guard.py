@@ -147,6 +147,20 @@ async def test_what_is_announced_passes_at_once_and_so_does_what_is_said_of_some
         await until(has(here, 0), within=2)
 
 
+async def test_who_is_held_is_held_no_longer_than_somebody_says(server: ConsulServer, settings: AgentSettings) -> None:
+    await store(server, GRANT | logins(150))
+    async with site(server, settings) as here:
+        await until(has(here, 150))
+        await asyncio.to_thread(server.command, "kv", "delete", "-recurse", KEYS.group(parse_group("alice")))
+        await look_again(here)
+        await until(lambda: bool(here.agent.status()["held"]), within=15)
+        (grant,) = GRANT
+        soon = int(time.time() + 600)
+        await here.consul.transact(notices.announced(KEYS, [Op.set(grant, b"%d" % soon)]))
+        await until(lambda: set(here.kernel.ends) == {soon}, within=15)
+        assert has(here, 150)()
+
+
 async def test_a_mass_change_that_somebody_announced_is_meant(server: ConsulServer, settings: AgentSettings) -> None:
     await store(server, logins(200) | LINK | {KEYS.grant(HERE, SSH, STAFF): b"-1"})
     everybody = KEYS.grant(HERE, SSH, parse_member("0.0.0.0/0"))
