@@ -1,13 +1,10 @@
 """Somebody changes our part of a host's kernel while the agent, as it is installed, is at work."""
 
-import asyncio
 import time
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 
-from agent import control
 from agent.dataplane.nft_rules import TABLE
 from tests.e2e.dataplane.host import ALICE
 from tests.e2e.machine import MALLORY, OPERATOR, SERVICE, Machine, grant
@@ -55,23 +52,19 @@ TAMPERS: dict[str, dict[str, tuple[str, Callable[[Machine], None]]]] = {
 }
 
 
-def _ask(machine: Machine, question: str) -> dict[str, Any]:
-    return asyncio.run(control.ask(machine.disk / "run" / "control.sock", question, control.LONG))
-
-
 def test_whatever_is_changed_by_hand_is_put_back_and_told_by_a_running_agent(machine: Machine) -> None:
     consul = machine.consul()
     grant(consul, {ALICE: time.time() + 600})
     machine.enforcing()
     for name, (kind, tamper) in TAMPERS[machine.backend].items():
-        before = _ask(machine, "status")["repairs"].get(kind, 0)
+        before = machine.ask("status")["repairs"].get(kind, 0)
         tamper(machine)
 
         def is_told(kind: str = kind, before: int = before) -> bool:
-            return bool(_ask(machine, "status")["repairs"].get(kind, 0) > before)
+            return bool(machine.ask("status")["repairs"].get(kind, 0) > before)
 
         wait_until(is_told, f"the repair of: {name}", every=0.05)
-        wait_until(lambda: _ask(machine, "verify") == {"differences": []}, f"the end of: {name}", every=0.05)
+        wait_until(lambda: machine.ask("verify") == {"differences": []}, f"the end of: {name}", every=0.05)
         assert machine.lets_in() == {ALICE, OPERATOR}, name
         assert machine.reaches(MALLORY) == "refused", name
-    assert _ask(machine, "status")["alarms"] == []
+    assert machine.ask("status")["alarms"] == []
