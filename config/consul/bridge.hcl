@@ -29,6 +29,10 @@ key_prefix "befw/$health$/" {
 key_prefix "befw/$lock$/" {
   policy = "write"
 }
+# Only to remove what hosts have told that are gone.
+key_prefix "befw/$host$/" {
+  policy = "write"
+}
 key "befw/$meta$" {
   policy = "write"
 }

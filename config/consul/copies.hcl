@@ -19,6 +19,10 @@ key "befw/$copy$" {
 key "befw/$datacenters$" {
   policy = "write"
 }
+# Only to remove what hosts have told that are gone.
+key_prefix "befw/$host$/" {
+  policy = "write"
+}
 key "befw/$meta$" {
   policy = "write"
 }

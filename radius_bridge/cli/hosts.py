@@ -37,8 +37,8 @@ AT_ONCE: Final = 20
 def hosts(as_json: JsonOption = False) -> None:
     """List the protected hosts: what they enforce, how fresh that is, what they hold back, what is wrong.
 
-    A host tells of itself every few minutes. Of one that is gone, `consul kv delete 'befw/$host$/NODE'` takes the entry
-    away.
+    A host tells of itself every few minutes: `stale` is one that has not for ten minutes. Two days after its last word
+    the bridges forget it; `consul kv delete 'befw/$host$/NODE'` does so at once.
     """
     found, problems = _read_hosts()
     now = time.time()

@@ -25,7 +25,7 @@ from radius_bridge.registry.kv import MAX_BYTES, MAX_OPS, Op
 from radius_bridge.registry.leader import Leadership
 from radius_bridge.registry.parts import gently, read_parts
 from radius_bridge.registry.poll import backoff
-from radius_bridge.registry.sweeper import Sweeper, sweep_links
+from radius_bridge.registry.sweeper import Sweeper, sweep_links, sweep_records
 
 COMPARE_EVERY: Final = (900.0, 1800.0)
 """Seconds between two comparisons of everything: between these, at random."""
@@ -249,6 +249,7 @@ class Copy:
         async for key, value in gently(tuple(follower.view.below(groups).items()), SLICE):
             if key not in stands and Class.BRIDGE.may_name(key.removeprefix(root)) and present(value, now) is not None:
                 self._backlog.mark(key, moment)
+        over += sweep_records(self._keys, (await self._consul.read(self._keys.hosts)).entries, now).over
         await self._remove(over, leadership)
         self.counters["comparisons"] += 1
         _log.info("compared", datacenter=self._name, there=len(stands), differences=len(self._backlog))

@@ -7,6 +7,9 @@ from radius_bridge.registry.errors import UNREADABLE, BadRecord
 FRESH: float = 600.0
 """Seconds for which a record counts as fresh: its agent writes it again every few minutes."""
 
+GONE: float = 2 * 86400.0
+"""Seconds after which a host that tells nothing more is forgotten: the leading bridge removes its record."""
+
 
 class Waiting(msgspec.Struct, frozen=True):
     """A change that the host holds back."""

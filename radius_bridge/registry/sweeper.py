@@ -16,6 +16,7 @@ import structlog
 
 from radius_bridge.identity.sessions import RETENTION
 from radius_bridge.policy.expiry import is_over, parse_expiry
+from radius_bridge.registry import hosts
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import BadRecord, Conflict, Forbidden, RegistryError
 from radius_bridge.registry.keys import Keys
@@ -39,6 +40,9 @@ RECORDS_PAUSE: Final = 60.0
 PACE: Final = 5_000
 """Entries per second that are read on average, at most: of 100,000 the last is seen 20 seconds late, and no login
 feels it."""
+
+HOSTS_PAUSE: Final = 900.0
+"""Seconds between two readings of what hosts tell of themselves: of a large fleet that is megabytes."""
 
 SLICE: Final = 100
 """Entries that are judged between two turns of the event loop (a millisecond, if they are bindings)."""
@@ -75,7 +79,10 @@ def sweep_links(entries: Iterable[Entry], now: float) -> Sweep:
 
 
 def sweep_records(keys: Keys, entries: Iterable[Entry], now: float) -> Sweep:
-    """What to remove of sessions, bindings and restarts: those that no late packet could contradict any more. Pure."""
+    """What to remove of sessions, bindings and restarts: those that no late packet could contradict any more.
+
+    And of hosts: those that are gone. Pure.
+    """
     over: list[Op] = []
     unreadable = 0
     for entry in entries:
@@ -94,6 +101,8 @@ def _is_forgettable(keys: Keys, entry: Entry, now: float) -> bool:
         return decode_session(entry.key, entry.value).over() <= now
     if entry.key.startswith(keys.restarts):
         return decode_restart(keys, entry.key, entry.value).heard + RETENTION <= now
+    if entry.key.startswith(keys.hosts):
+        return hosts.decode(entry.key, entry.value).at + hosts.GONE <= now
     return decode_binding(entry.key, entry.value).is_forgettable(now)
 
 
@@ -118,7 +127,9 @@ class Sweeper:
                 for prefix in (self._keys.groups, self._keys.services, self._keys.sets):
                     tasks.create_task(self._follow(prefix, leadership), name=f"sweep {prefix}")
                 for prefix in (self._keys.sessions, self._keys.bindings, self._keys.restarts):
-                    tasks.create_task(self._sweep_records(prefix, leadership), name=f"sweep {prefix}")
+                    tasks.create_task(self._sweep_records(prefix, leadership, RECORDS_PAUSE), name=f"sweep {prefix}")
+                hosts_told = self._sweep_records(self._keys.hosts, leadership, HOSTS_PAUSE)
+                tasks.create_task(hosts_told, name=f"sweep {self._keys.hosts}")
         except ExceptionGroup as group:
             raise group.exceptions[0] from None
 
@@ -138,13 +149,13 @@ class Sweeper:
             await asyncio.sleep(PAUSE)
             wait = max(0.001, min(WAIT, next_due - self._clock()))
 
-    async def _sweep_records(self, prefix: str, leadership: Leadership) -> None:
+    async def _sweep_records(self, prefix: str, leadership: Leadership, pause: float) -> None:
         while True:
             try:
                 await self._sweep(prefix, partial(sweep_records, self._keys), leadership)
             except RegistryError as error:
                 self._note_failure(prefix, error)
-            await asyncio.sleep(RECORDS_PAUSE)
+            await asyncio.sleep(pause)
 
     async def _sweep(
         self, prefix: str, judge: Callable[[Iterable[Entry], float], Sweep], leadership: Leadership
@@ -198,7 +209,7 @@ class Sweeper:
     def _note_refusal(self, ops: list[Op], forbidden: Forbidden) -> None:
         """Engineers may keep the bridge's token from what is theirs: that is said once for each prefix."""
         self.counters["forbidden"] += len(forbidden.failed)
-        ours = (self._keys.bindings, self._keys.sessions, self._keys.restarts)
+        ours = (self._keys.bindings, self._keys.sessions, self._keys.restarts, self._keys.hosts)
         prefixes = (self._keys.groups, self._keys.services, self._keys.sets, *ours)
         refused = {p for p in prefixes for place in forbidden.failed if ops[place - 1].key.startswith(p)}
         if refused - self._refused:

@@ -1,5 +1,6 @@
 """A protected host with its disk, its kernel and a real agent, and the clients before it."""
 
+import asyncio
 import json
 import socket
 import subprocess
@@ -10,6 +11,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from agent import control
 from radius_bridge.policy.members import parse_prefix
 from radius_bridge.registry.keys import Keys, Scope
 from radius_bridge.registry.records import Meta
@@ -134,8 +136,12 @@ ports = ["{PORT}/tcp"]
         """What an attempt to connect meets: `open`, `refused` or `silence`."""
         return reach(self.client, source, SERVER, PORT)
 
+    def ask(self, question: str) -> dict[str, Any]:
+        """What the agent answers at its control socket: quicker than a command."""
+        return asyncio.run(control.ask(self.disk / "run" / "control.sock", question, control.LONG))
+
     def status(self) -> dict[str, Any]:
-        """What the agent says."""
+        """What the command `status` says."""
         answer: dict[str, Any] = json.loads(
             run([BIN / "radius-bridge-agent", "status", "-c", self.config, "--json"]).stdout
         )

@@ -1,14 +1,11 @@
 """A running agent says whether the kernel is as desired, who gets in and why, and who was refused."""
 
-import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 
-from agent import control
 from radius_bridge.policy.members import GroupRef, parse_prefix, user_group
 from radius_bridge.registry.keys import Scope
 from tests.e2e.dataplane.host import ALICE, BOB, SERVER, reach
@@ -46,28 +43,24 @@ def machine(request: pytest.FixtureRequest) -> Iterator[Machine]:
             machine.power_off()
 
 
-def _ask(machine: Machine, question: str) -> dict[str, Any]:
-    return asyncio.run(control.ask(machine.disk / "run" / "control.sock", question, control.LONG))
-
-
 def test_an_agent_answers_for_its_kernel(machine: Machine) -> None:
-    backend = _ask(machine, "status")["backend"]
-    assert _ask(machine, "verify") == {"differences": []}
+    backend = machine.ask("status")["backend"]
+    assert machine.ask("verify") == {"differences": []}
 
     # Somebody lets himself in: that is put back, and told with his name where the kernel tells it.
     if backend == "nftables":
         machine.server.run("nft", f"add element inet radius_bridge rb4h.{SERVICE} {{ {MALLORY} }}")
     else:
         machine.server.run("iptables", "-D", "INPUT", "-j", "RB-INPUT")
-    wait_until(lambda: bool(_ask(machine, "status")["repairs"]), "the repair")
-    status = _ask(machine, "status")
+    wait_until(lambda: bool(machine.ask("status")["repairs"]), "the repair")
+    status = machine.ask("status")
     assert status["repairs"] == ({"members": 1} if backend == "nftables" else {"jump": 1})
     assert ("nft (pid " if backend == "nftables" else "iptables (pid ") in status["repaired"][0]["by"]
     assert machine.agent("verify").stdout == "the kernel is as desired\n"
     assert "put back" in machine.agent("status").stdout
 
     # Why somebody gets in, and why not.
-    found = _ask(machine, f"why {ALICE} shell")
+    found = machine.ask(f"why {ALICE} shell")
     assert found["gets_in"]
     assert found["users"] == ["alice"]
     assert [(link["member"], link["what"]) for link in found["ways"][0]["links"]] == [
@@ -76,18 +69,18 @@ def test_an_agent_answers_for_its_kernel(machine: Machine) -> None:
         ("group:staff", f"grant {SERVICE}"),
     ]
     assert "in the failsafe networks of this host's configuration" in machine.agent("why", OPERATOR, str(PORT)).stdout
-    found = _ask(machine, f"why {BOB} {PORT}/tcp")
+    found = machine.ask(f"why {BOB} {PORT}/tcp")
     assert not found["gets_in"]
     assert f"no member: {SERVICE} is granted to group:staff, none of which holds {BOB}" in found["reasons"]
 
     # Who was refused.
     for source in (BOB, BOB, MALLORY, ALICE):
         reach(machine.client, source, SERVER, PORT)
-    wait_until(lambda: len(_ask(machine, "refused")["refused"]) == 2, "the kernel's word of both")
-    last, first = _ask(machine, "refused")["refused"]
+    wait_until(lambda: len(machine.ask("refused")["refused"]) == 2, "the kernel's word of both")
+    last, first = machine.ask("refused")["refused"]
     assert (first["address"], first["service"], first["count"]) == (BOB, SERVICE, 2)
     assert (last["address"], last["user"]) == (MALLORY, "")
-    assert _ask(machine, "status")["refused_from"] == {BOB: 2, MALLORY: 1}
+    assert machine.ask("status")["refused_from"] == {BOB: 2, MALLORY: 1}
     assert BOB in machine.agent("refused").stdout
 
     # The same for Prometheus.

@@ -4,6 +4,8 @@ import pytest
 
 from radius_bridge.identity.bindings import Binding, Claim
 from radius_bridge.identity.sessions import RETENTION, Session
+from radius_bridge.registry import hosts
+from radius_bridge.registry.hosts import HostRecord
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Entry, Op
 from radius_bridge.registry.records import Restarted, encode
@@ -53,7 +55,15 @@ def test_a_record_goes_when_no_late_packet_could_contradict_it(key: str, record:
     assert sweep_records(KEYS, [entry], NOW + RETENTION).over == [Op.delete_cas(key, 9)]
 
 
-@pytest.mark.parametrize("key", [KEYS.binding("192.0.2.1"), KEYS.session("nas/1"), KEYS.restart("campus", "nas")])
+def test_a_host_is_forgotten_two_days_after_its_last_word() -> None:
+    entry = Entry(KEYS.host("web1"), 9, raw=hosts.encode(HostRecord(NOW, "dc1", "consul")))
+    assert sweep_records(KEYS, [entry], NOW + 2 * 86400 - 1).over == []
+    assert sweep_records(KEYS, [entry], NOW + 2 * 86400).over == [Op.delete_cas(KEYS.host("web1"), 9)]
+
+
+@pytest.mark.parametrize(
+    "key", [KEYS.binding("192.0.2.1"), KEYS.session("nas/1"), KEYS.restart("campus", "nas"), KEYS.host("web1")]
+)
 def test_an_unreadable_record_is_left_to_the_next_event_and_counted(key: str) -> None:
     sweep = sweep_records(KEYS, [Entry(key, 9, raw=b"?")], NOW)
     assert (sweep.over, sweep.unreadable) == ([], 1)

@@ -1,8 +1,6 @@
 """The way into an existing fleet: who would have been refused is told, and nobody is."""
 
-import json
 import time
-from typing import Any
 
 import pytest
 
@@ -14,7 +12,7 @@ pytestmark = pytest.mark.e2e
 
 
 def _refused(machine: Machine) -> dict[str, int]:
-    answer: dict[str, Any] = json.loads(machine.agent("refused", "--json").stdout)
+    answer = machine.ask("refused")
     assert answer["observe"]
     return {each["address"]: each["count"] for each in answer["refused"]}
 
@@ -31,10 +29,10 @@ def test_who_would_have_been_refused_is_told_and_gets_in(machine: Machine) -> No
     assert "nobody is refused; these would have been" in shown
     assert SERVICE in shown
 
-    assert sum(machine.status()["refused"].values()) == 3
+    assert sum(machine.ask("status")["refused"].values()) == 3
     status = machine.agent("status")
     assert "nothing is refused; below is who would have been" in status.stdout
-    assert machine.status()["refused_from"] == {BOB: 2, MALLORY: 1}
+    assert machine.ask("status")["refused_from"] == {BOB: 2, MALLORY: 1}
     why = machine.agent("why", BOB, SERVICE)
     assert why.returncode == 1
     assert "would not get in" in why.stdout

@@ -18,6 +18,8 @@ from radius_bridge.registry.datacenters import Datacenters
 from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.feed import Class
 from radius_bridge.registry.follower import Follower
+from radius_bridge.registry.hosts import GONE, HostRecord
+from radius_bridge.registry.hosts import encode as encode_host
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Op
 from radius_bridge.registry.leader import Leader
@@ -256,7 +258,11 @@ async def test_what_expires_there_is_removed_and_wakes_nobody(
     key, grant = user(keys, "alice"), f"{keys.services}ssh_tcp_22/$user.alice$"
     await home.transact([Op.set(key, b"%d" % soon)])
     await meta.ensure(there, keys)
-    await there.transact([Op.set(grant, b"%d" % soon)])
+    gone, fresh = (
+        Op.set(keys.host(node), encode_host(HostRecord(at, "dc2", "consul")))
+        for node, at in (("gone", time.time() - GONE), ("fresh", time.time() - GONE / 2))
+    )
+    await there.transact([Op.set(grant, b"%d" % soon), gone, fresh])
     async with copying(home, remote, keys) as copy:
 
         async def copied() -> bool:
@@ -272,5 +278,6 @@ async def test_what_expires_there_is_removed_and_wakes_nobody(
                 return await groups(there, keys) == {} and await there.get(grant) is None
 
             await eventually(swept, within=5)
+            assert [entry.key for entry in (await there.read(keys.hosts)).entries] == [fresh.key]
             assert changed[1:] == []
             assert follower.view.get(key) is not None, "hosts know the time themselves"

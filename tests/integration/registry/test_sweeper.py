@@ -9,6 +9,7 @@ from radius_bridge.identity.events import Kind
 from radius_bridge.identity.sessions import RETENTION
 from radius_bridge.policy.members import parse_member
 from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.hosts import GONE, HostRecord, encode
 from radius_bridge.registry.keys import Keys, Scope
 from radius_bridge.registry.kv import Op
 from radius_bridge.registry.lanes import Lanes
@@ -110,6 +111,20 @@ async def test_bindings_are_forgotten_when_no_late_packet_could_contradict_them(
             await eventually(forgotten, within=5)
         await lanes.submit(event(Kind.START, "bob", at + 1, ADDRESS))
         assert lanes.counters["conflicts"] == 1, "its belief was outdated, and it found out"
+
+
+async def test_hosts_that_are_gone_are_forgotten_and_lost_ones_are_still_told_of(
+    consul: Consul, keys: Keys, eventually: Eventually
+) -> None:
+    now = time.time()
+    for node, at in {"fresh": now, "lost": now - GONE + 3600, "gone": now - GONE}.items():
+        await consul.transact([Op.set(keys.host(node), encode(HostRecord(at, "dc1", "consul")))])
+
+    async def swept() -> bool:
+        return await present(consul, keys) == {"$host$/fresh", "$host$/lost"}
+
+    async with running(Leader(consul, keys.lock("sweeper")).run(Sweeper(consul, keys).work)):
+        await eventually(swept, within=5)
 
 
 async def test_what_the_token_may_not_remove_is_counted_and_the_rest_goes(eventually: Eventually) -> None:
