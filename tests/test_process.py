@@ -1,14 +1,16 @@
 """What every long-running process of ours does the same way."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
 from pathlib import Path
 
 import pytest
+import structlog
 
-from radius_bridge.process import notify_systemd, run_until, signals
+from radius_bridge.process import configure_logging, notify_systemd, run_until, signals
 
 
 async def test_sigterm_stops_and_sighup_reloads() -> None:
@@ -46,3 +48,17 @@ def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_without_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     notify_systemd("READY=1")
+
+
+def test_a_traceback_in_the_log_shows_no_values(capsys: pytest.CaptureFixture[str]) -> None:
+    secret = "not for the log"
+    try:
+        configure_logging()
+        structlog.get_logger().info(repr(1 // (len(secret) - len(secret))))
+    except ZeroDivisionError:
+        structlog.get_logger().exception("broken")
+    finally:
+        structlog.reset_defaults()
+    logged = json.loads(capsys.readouterr().err)
+    assert logged["exception"][0]["exc_type"] == "ZeroDivisionError"
+    assert secret not in json.dumps(logged)
