@@ -5,6 +5,8 @@ import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +64,21 @@ def test_a_traceback_in_the_log_shows_no_values(capsys: pytest.CaptureFixture[st
     logged = json.loads(capsys.readouterr().err)
     assert logged["exception"][0]["exc_type"] == "ZeroDivisionError"
     assert secret not in json.dumps(logged)
+
+
+def test_what_a_large_answer_took_goes_back_to_the_system() -> None:
+    """Though something that stays was made after it."""
+    done = subprocess.run([sys.executable, "-c", _LARGE_ANSWERS], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 8 * 256  # pages, of 16 MiB
+
+
+_LARGE_ANSWERS = """
+from radius_bridge.process import give_memory_back
+def pages(): return int(open("/proc/self/statm").read().split()[1])
+give_memory_back()
+before = pages()
+large = bytearray(b"x" * (1 << 24)); del large  # glibc would adapt to this
+parts = [bytearray(b"x" * (1 << 20)) for _ in range(16)]
+stays = bytearray(b"x" * (1 << 20)); del parts
+print(pages() - before)
+"""
