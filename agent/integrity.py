@@ -2,7 +2,8 @@
 
 Changes of nftables and of iptables-nft are heard of at once (agent.dataplane.events), with their author. Members of
 ipset and rules of iptables-legacy are looked at every few seconds: the number of members in each set, and, set after
-set, so many members a second that it costs about nothing; a set whose number is not right is looked at first.
+set, so many members a second that it costs about nothing (agent.dataplane.looks); a set whose number is not right is
+looked at first.
 Putting back opens nothing: it is what the dataplane does at start, atomic set by set and for all rules.
 """
 
@@ -23,18 +24,27 @@ from agent.dataplane.plan import KINDS, set_name
 from agent.desired import Desired
 from agent.fights import Fights
 
-RATE: Final = 700.0
-"""Members a second that are read back though nothing hints at a change: 0.3% of a core."""
+
+class Pace(NamedTuple):
+    """How much is read back though nothing hints at a change."""
+
+    rate: float
+    """Members a second: 0.1 to 0.3% of a core."""
+    most: int
+    """Members of a service that is read back in turn: others wait meanwhile (0.1 s). A larger one is read if its
+    number of members is not right, if the kernel tells of a change, and by `verify`."""
+    set_cost: int
+    """Looking into a service's sets costs as much as so many members."""
+
+
+IPSET: Final = Pace(7_500.0, 200_000, 500)
+"""Mostly it is enough to see that the kernel lists the same members as before (agent.dataplane.looks)."""
+
+TOLD: Final = Pace(700.0, 20_000, 50)
+"""Where the kernel tells of changes (nftables)."""
 
 SUSPECT_RATE: Final = 20_000.0
 """The same of sets whose number of members is not right."""
-
-MOST_IN_TURN: Final = 20_000
-"""Members of a service that is read back in turn: others wait meanwhile (0.1 s). A larger one is read if its number of
-members is not right, if the kernel tells of a change, and by `verify`."""
-
-SET_COST: Final = 50
-"""Looking into a service's sets costs as much as so many members."""
 
 SOON: Final = 5.0
 """Seconds before their end from which on members may be missing in the kernel: it counts in whole seconds."""
@@ -267,7 +277,7 @@ class Integrity:
                 if all(self._fights.may(one, now) for one in each)
                 and self._is_suspect(name, each, counts, desired, now)
             ]
-        names += self._next_in_turn(desired, now)
+        names += self._next_in_turn(desired, now, TOLD if counts is None else IPSET)
         self._due = now + (self._every if counts is not None or not hears else SELDOM * self._every)
         return only | {set_name(kind, name) for name in names for kind in KINDS}
 
@@ -290,20 +300,20 @@ class Integrity:
         self._explained[name] = missing, surplus
         return True
 
-    def _next_in_turn(self, desired: Desired, now: float) -> list[str]:
+    def _next_in_turn(self, desired: Desired, now: float, pace: Pace) -> list[str]:
         """Whose members are read back now, all in turn."""
         elapsed = now - self._walked if 0 <= now - self._walked < 3600 else self._every
         self._walked = now
-        self._budget += RATE * elapsed
+        self._budget += pace.rate * elapsed
         chosen: list[str] = []
-        names = {name for name in desired.names if len(desired.of(name)) <= MOST_IN_TURN}
+        names = {name for name in desired.names if len(desired.of(name)) <= pace.most}
         while True:
             if not self._queue:
                 self._queue.extend(sorted(names.difference(chosen)))
             if not self._queue:
                 break
             name = self._queue[0]
-            cost = len(desired.of(name)) + SET_COST if name in names else 0
+            cost = len(desired.of(name)) + pace.set_cost if name in names else 0
             if cost > self._budget:
                 break
             self._budget -= cost

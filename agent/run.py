@@ -16,7 +16,7 @@ from agent.integrity import Integrity
 from agent.refused import RefusedLog
 from agent.settings import AgentSettings
 from agent.statefile import StateFile
-from radius_bridge.process import notify_systemd, run_until, signals
+from radius_bridge.process import give_memory_back, notify_systemd, run_until, signals
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.keys import Scope
@@ -26,6 +26,7 @@ log = structlog.get_logger()
 
 async def run(settings: AgentSettings) -> None:
     """Runs until SIGTERM or SIGINT. Raises OSError or DataplaneError if it cannot begin."""
+    give_memory_back()
     look_again = asyncio.Event()
     with dataplane_of(settings) as dataplane:
         restored = await restore(settings, dataplane)

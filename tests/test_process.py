@@ -1,14 +1,18 @@
 """What every long-running process of ours does the same way."""
 
 import asyncio
+import json
 import os
 import signal
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import structlog
 
-from radius_bridge.process import notify_systemd, run_until, signals
+from radius_bridge.process import configure_logging, notify_systemd, run_until, signals
 
 
 async def test_sigterm_stops_and_sighup_reloads() -> None:
@@ -46,3 +50,35 @@ def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_without_systemd_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
     notify_systemd("READY=1")
+
+
+def test_a_traceback_in_the_log_shows_no_values(capsys: pytest.CaptureFixture[str]) -> None:
+    secret = "not for the log"
+    try:
+        configure_logging()
+        structlog.get_logger().info(repr(1 // (len(secret) - len(secret))))
+    except ZeroDivisionError:
+        structlog.get_logger().exception("broken")
+    finally:
+        structlog.reset_defaults()
+    logged = json.loads(capsys.readouterr().err)
+    assert logged["exception"][0]["exc_type"] == "ZeroDivisionError"
+    assert secret not in json.dumps(logged)
+
+
+def test_what_a_large_answer_took_goes_back_to_the_system() -> None:
+    """Though something that stays was made after it."""
+    done = subprocess.run([sys.executable, "-c", _LARGE_ANSWERS], capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 8 * 256  # pages, of 16 MiB
+
+
+_LARGE_ANSWERS = """
+from radius_bridge.process import give_memory_back
+def pages(): return int(open("/proc/self/statm").read().split()[1])
+give_memory_back()
+before = pages()
+large = bytearray(b"x" * (1 << 24)); del large  # glibc would adapt to this
+parts = [bytearray(b"x" * (1 << 20)) for _ in range(16)]
+stays = bytearray(b"x" * (1 << 20)); del parts
+print(pages() - before)
+"""

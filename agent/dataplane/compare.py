@@ -9,7 +9,7 @@ from agent.dataplane.plan import KINDS, Kind, Range, Wanted, kind_of, kind_of_se
 from agent.desired import Desired
 from radius_bridge.policy.members import Prefix
 
-_SLACK = 5.0
+SLACK = 5.0
 """Seconds that ends may differ: the kernel counts in seconds, and writing and listing many takes some."""
 
 _MOST_NAMED = 20
@@ -90,8 +90,8 @@ def differences(
             continue
         has, should = found.members[name], wanted[name]
         text = _Text(kind_of_set(name).version)
-        missing = [each for each in should.keys() - has.keys() if not 0 <= should[each] <= now + _SLACK]
-        extra = [each for each in has.keys() - should.keys() if has[each] > _SLACK]
+        missing = [each for each in should.keys() - has.keys() if not 0 <= should[each] <= now + SLACK]
+        extra = [each for each in has.keys() - should.keys() if has[each] > SLACK]
         wrong = [each for each in should.keys() & has.keys() if _is_wrong(should[each], has[each], now, longest)]
         if missing or extra or wrong:
             result.append(Difference(name, text.some(missing), text.some(extra), text.some(wrong)))
@@ -107,7 +107,7 @@ def _rules(wanted: tuple[str, ...], found: tuple[str, ...]) -> Difference:
 def _is_wrong(end: float, left: float, now: float, longest: float) -> bool:
     if end < 0 or left == inf:
         return (end < 0) != (left == inf) and not end - now > longest
-    return abs(min(end - now, longest) - left) > _SLACK and end - now <= longest
+    return abs(min(end - now, longest) - left) > SLACK and end - now <= longest
 
 
 class _Text:

@@ -22,6 +22,7 @@ from agent.dataplane.contents import Contents
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES, Touched
 from agent.dataplane.iptables import Installed, Iptables, expected, read_save
+from agent.dataplane.looks import Looks
 from agent.dataplane.netlink import MemberSocket
 from agent.dataplane.plan import KINDS, LONGEST_TIMEOUT, Wanted, kind_of_set, set_name
 from agent.dataplane.rules import JUMPS, empty, is_chain_of_ours, render
@@ -69,6 +70,7 @@ class IpsetDataplane:
         self._busy = asyncio.Lock()
         self._members: MemberSocket | None = None
         self._contents: Contents | None = None
+        self._looks: Looks | None = None
         self._tables = [Iptables(4, backend)]
         if Path("/proc/sys/net/ipv6").exists():
             self._tables.append(Iptables(6, backend))
@@ -89,12 +91,13 @@ class IpsetDataplane:
             self._lock.release()
             raise
         self._contents = Contents(self._members, self._kinds)
+        self._looks = Looks(self._kinds, self._members.read)
         return self
 
     def __exit__(self, *_: object) -> None:
         if self._members is not None:
             self._members.close()
-            self._members = self._contents = None
+            self._members = self._contents = self._looks = None
         self._lock.release()
 
     async def apply(
@@ -169,8 +172,7 @@ class IpsetDataplane:
 
     async def summary(self) -> dict[str, int]:
         """Our sets in the kernel, each with the number of its entries. Raises DataplaneError."""
-        async with open_sets() as sets:
-            return await sets.entries()
+        return self._open_members().counts()
 
     async def listing(self) -> Listing:
         """See `Dataplane.listing`."""
@@ -178,17 +180,14 @@ class IpsetDataplane:
             return await self._listing(None)
 
     async def _listing(self, only: Collection[str] | None) -> Listing:
-        if self._members is None:
-            raise DataplaneError("the dataplane is not open: use it in a `with` block")
+        members = self._open_members()
         rules: list[str] = []
         if only is None or RULES in only:
             rules = [line for table in self._tables for line in (await self._read(table)).lines(table.version)]
             only = None if only is None else set(only) - {RULES}
         names = sorted(await self.summary()) if only is None or only else []
-        members = {
-            name: await self._members.dump(name, kind_of_set(name)) for name in names if only is None or name in only
-        }
-        return Listing(tuple(rules), members)
+        found = {name: await members.dump(name, kind_of_set(name)) for name in names if only is None or name in only}
+        return Listing(tuple(rules), found)
 
     async def counts(self) -> Mapping[str, int] | None:
         """See `Dataplane.counts`."""
@@ -226,6 +225,8 @@ class IpsetDataplane:
                     else read_save(expected(render(desired, version, None, source[-1])))
                 )
                 rules += wanted.lines(version)
+            if only is not None and self._looks is not None and set(only) != {RULES}:
+                only = set(only) - await self._looks.right(desired, await self.summary(), only, now)
             members = wanted_members(desired, self._versions, now, cut=False, only=only)
             return differences(tuple(rules), members, await self._listing(only), now, LONGEST_TIMEOUT)
 
@@ -255,6 +256,11 @@ class IpsetDataplane:
         self._hidden.add(table.version)
         known = self._rules.get(table.version)
         return replace(known[1], counts={}, is_hidden=True) if known else found
+
+    def _open_members(self) -> MemberSocket:
+        if self._members is None:
+            raise DataplaneError("the dataplane is not open: use it in a `with` block")
+        return self._members
 
     def _open_contents(self) -> Contents:
         if self._contents is None:

@@ -10,6 +10,7 @@ import os
 import socket
 import struct
 from array import array
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 from functools import partial
@@ -18,7 +19,7 @@ from typing import NamedTuple
 
 from agent.dataplane.change import aside
 from agent.dataplane.errors import DataplaneError
-from agent.dataplane.plan import Kind, Range
+from agent.dataplane.plan import Kind, Range, is_ours
 from agent.dataplane.wire import Records, attributes, big_endian, split
 from radius_bridge.policy.members import Prefix
 
@@ -66,8 +67,10 @@ _SUBSYSTEM_IPSET = 6 << 8
 _NESTED = 0x8000
 _NET_ORDER = 0x4000
 # Attributes of a command, and of an entry.
-_PROTOCOL, _SETNAME, _DATA, _ADT = 1, 2, 7, 8
+_PROTOCOL, _SETNAME, _FLAGS, _DATA, _ADT = 1, 2, 6, 7, 8
 _IP, _CIDR, _TIMEOUT, _LINENO = 1, 3, 6, 9
+_ELEMENTS = 24
+_HEADERS_ONLY = (1 << 2).to_bytes(4)  # IPSET_FLAG_LIST_HEADER
 
 _HEADER = struct.Struct("=IHHII")  # nlmsghdr
 _FAMILY = struct.Struct("=BBH")  # nfgenmsg
@@ -250,11 +253,28 @@ class MemberSocket:
         return await asyncio.to_thread(self._dump, set_name, kind)
 
     def _dump(self, set_name: str, kind: Kind) -> dict[Range, float]:
+        return dict(_read_entry(each, kind) for part in self.read(set_name) for _, each in attributes(part))
+
+    def read(self, set_name: str) -> list[bytes]:
+        """What a set holds, as the kernel lists it: the attributes IPSET_ATTR_ADT. Raises DataplaneError."""
+        return [value for part in self._list(set_name, _command(set_name, with_line=False)) for value in part[_ADT]]
+
+    def counts(self) -> dict[str, int]:
+        """Our sets with the number of their entries in the kernel. Raises DataplaneError."""
+        command = _ATTRIBUTE.pack(5, _PROTOCOL) + b"\6\0\0\0" + _ATTRIBUTE.pack(8, _FLAGS | _NET_ORDER) + _HEADERS_ONLY
+        found = {}
+        for part in self._list("", command):
+            name = part[_SETNAME][0][:-1].decode()
+            if is_ours(name):
+                found[name] = int.from_bytes(dict(attributes(part[_DATA][0]))[_ELEMENTS])
+        return found
+
+    def _list(self, set_name: str, command: bytes) -> list[dict[int, list[bytes]]]:
+        """The messages of a listing: their attributes by type."""
         self._sequence = self._sequence % 0xFFFFFFFF + 1
-        command = _command(set_name, with_line=False)
         length = _HEADER.size + _FAMILY.size + len(command)
         header = _HEADER.pack(length, _SUBSYSTEM_IPSET | _LIST, _REQUEST_ACK | _DUMP, self._sequence, 0)
-        found: dict[Range, float] = {}
+        found: list[dict[int, list[bytes]]] = []
         try:
             self._socket.send(header + _FAMILY.pack(socket.AF_UNSPEC, 0, 0) + command)
             while True:
@@ -266,9 +286,10 @@ class MemberSocket:
                         if code:
                             raise DataplaneError(f"ipset list {set_name}: {reason(code)}")
                         return found
+                    part: defaultdict[int, list[bytes]] = defaultdict(list)
                     for name, value in attributes(content[_FAMILY.size :]):
-                        if name == _ADT:
-                            found.update(_read_entry(entry, kind) for _, entry in attributes(value))
+                        part[name].append(value)
+                    found.append(part)
         except OSError as error:
             raise DataplaneError(f"ipset list {set_name}: netlink: {error}") from error
 

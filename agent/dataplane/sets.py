@@ -7,12 +7,14 @@ from collections.abc import AsyncIterator, Awaitable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from pyroute2 import AsyncIPSet
-from pyroute2.netlink.exceptions import NetlinkError
-from pyroute2.netlink.nfnetlink.ipset import IPSET_ERR_BUSY, IPSET_FLAG_LIST_HEADER
-
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.plan import Kind, is_ours, kind_of_set, size
+from radius_bridge import lean
+
+with lean.submodules_only("pyroute2"):  # a database of all interfaces, among others
+    from pyroute2.ipset import AsyncIPSet
+    from pyroute2.netlink.exceptions import NetlinkError
+    from pyroute2.netlink.nfnetlink.ipset import IPSET_ERR_BUSY, IPSET_FLAG_LIST_HEADER
 
 _TIMEOUT = 5.0
 _BUSY_PATIENCE = 3.0

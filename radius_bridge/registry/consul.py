@@ -8,10 +8,6 @@ timeouts do not follow `wait`.
 from collections.abc import Awaitable, Iterable, Sequence
 from typing import Any, Final, Literal, Self
 
-import aiohttp
-from consul import base
-from consul.exceptions import ACLPermissionDenied, ConsulException, NotFound
-
 from radius_bridge.registry import answers
 from radius_bridge.registry.answers import (
     AgentService,
@@ -27,7 +23,15 @@ from radius_bridge.registry.answers import (
 from radius_bridge.registry.errors import Conflict, Forbidden, RegistryError
 from radius_bridge.registry.kv import MAX_BYTES, MAX_OPS, Committed, Entry, Listing, Op, Snapshot
 from radius_bridge.registry.settings import ConsulSettings
-from radius_bridge.registry.transport import TIMEOUT, Client
+from radius_bridge.registry.transport import (
+    TIMEOUT,
+    ACLPermissionDenied,
+    Client,
+    ConsulException,
+    NotFound,
+    aiohttp,
+    base,
+)
 
 READ_TIMEOUT: Final = 30.0
 """Seconds for a request whose answer may be large."""

@@ -4,10 +4,16 @@ import ssl
 from typing import Final
 from urllib.parse import urlsplit
 
-import aiohttp
-from consul import aio, base
-
+from radius_bridge import lean
 from radius_bridge.registry.settings import ConsulSettings
+
+with lean.without_certificates():  # those of aiohttp's own context; ours are made with the client
+    import aiohttp
+with lean.without("consul.std"):  # the client for threads, and requests with it
+    from consul import aio, base
+    from consul.exceptions import ACLPermissionDenied, ConsulException, NotFound
+
+__all__ = ["TIMEOUT", "TRY_TIMEOUT", "ACLPermissionDenied", "Client", "ConsulException", "NotFound", "aiohttp", "base"]
 
 TIMEOUT: Final = 5.0
 """Seconds for a request that does not wait for anything."""
@@ -39,8 +45,9 @@ class Transport(aio.HTTPClient):  # type: ignore[misc]  # py-consul publishes no
 
 class Client(aio.Consul):  # type: ignore[misc]  # py-consul publishes no types
     def __init__(self, settings: ConsulSettings) -> None:
-        self._context = ssl.create_default_context(cafile=settings.ca_file) if settings.ca_file else None
         url = urlsplit(settings.url)
+        is_secure = url.scheme == "https" or settings.ca_file
+        self._context = ssl.create_default_context(cafile=settings.ca_file) if is_secure else None
         port = url.port or (443 if url.scheme == "https" else 80)
         super().__init__(url.hostname, port, scheme=url.scheme, verify=True, dc=settings.datacenter)
         self.token = settings.read_token()  # py-consul would prefer CONSUL_HTTP_TOKEN to what the file says

@@ -10,11 +10,14 @@ index is newer. What was never applied (a gap) leads to a new read. Nothing of t
 a restored snapshot, or when Consul forgets old deletions, they become smaller.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Set
+from collections.abc import Collection, Iterator, Mapping, Set
 from typing import NamedTuple
 
 from radius_bridge.registry.feed import Change
 from radius_bridge.registry.kv import Entry
+
+_SHORT = 16
+"""Octets: as long as an expiry."""
 
 
 class Changed(NamedTuple):
@@ -35,7 +38,7 @@ class _Cover:
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
         self.indexes: dict[str, int] = {}
-        """Of each key that is known by an entry, or by a read that had it, the index; deletions included."""
+        """Of each key that is known by something newer than `floor`, the index; deletions included."""
         self.floor = 0
         """The index of the last read: what is not in `indexes` is known as of it."""
         self.complete = False
@@ -106,7 +109,7 @@ class View:
                 cover.later.clear()
             cover.reading = True
 
-    def complete(self, prefix: str, index: int, entries: Iterable[Entry]) -> list[Changed]:
+    def complete(self, prefix: str, index: int, entries: Collection[Entry]) -> list[Changed]:
         """The read that `begin` announced was answered: `index` is its X-Consul-Index, `entries` all below `prefix`.
 
         The read may have been of a larger prefix; entries elsewhere are ignored. Does nothing if `prefix` is not
@@ -115,21 +118,33 @@ class View:
         cover = self._covers.get(prefix)
         if cover is None or not cover.reading:
             return []
-        values: dict[str, bytes] = {}
-        indexes: dict[str, int] = {}
+        values, before = cover.values, dict[str, bytes | None]()
+        cover.indexes, cover.floor = {}, index
+        # In place: what is the same, mostly all, stays where it is in memory.
+        same: dict[bytes, bytes] = {}
+        found, last = 0, ""
         for entry in entries:
-            if entry.key.startswith(prefix):
-                values[entry.key] = entry.value
-                indexes[entry.key] = entry.modify_index
-        before = cover.values
-        later = cover.later
-        cover.values, cover.indexes, cover.floor = values, indexes, index
-        cover.complete, cover.reading, cover.later = True, False, {}
+            key, value = entry.key, entry.value
+            if not key.startswith(prefix):
+                continue
+            found += key > last  # Consul lists keys in order; were one there twice, it would count once
+            last = key
+            if entry.modify_index > index:
+                cover.indexes[key] = entry.modify_index
+            old = values.get(key)
+            if old != value:
+                before[key] = old
+                # Many members end at the same time: one value for all of them.
+                values[key] = same.setdefault(value, value) if len(value) <= _SHORT else value
+        if found < len(values):
+            for key in values.keys() - {entry.key for entry in entries}:
+                before[key] = values.pop(key)
+        cover.complete, cover.reading = True, False
+        later, cover.later = cover.later, {}
         for change in later.values():
+            before.setdefault(change.key, values.get(change.key))
             _apply(cover, change)
-        changed = [Changed(key, old, values.get(key)) for key, old in before.items() if values.get(key) != old]
-        changed += [Changed(key, None, new) for key, new in values.items() if key not in before]
-        return changed
+        return [Changed(key, old, values.get(key)) for key, old in before.items() if values.get(key) != old]
 
     def abort(self, prefix: str) -> None:
         """The read that `begin` announced has failed."""

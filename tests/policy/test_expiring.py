@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from radius_bridge.policy.expiring import Expiring
+from radius_bridge.policy.expiring import AHEAD, Expiring
 from radius_bridge.policy.expiry import NEVER, is_over
 
 
@@ -24,29 +24,46 @@ def test_a_key_leaves_at_its_last_end_and_is_given_once() -> None:
 
 def test_a_thousand_renewals_of_one_key_are_not_remembered() -> None:
     kept: Expiring[str] = Expiring()
-    for end in range(1000):
+    assert kept.expire(0) == []
+    for end in range(1, 500):
         kept.put("a", end)
     assert len(kept._queue) < 100
-    assert kept.expire(998) == []
-    assert kept.expire(999) == ["a"]
+    assert kept.expire(498) == []
+    assert kept.expire(499) == ["a"]
 
 
-ends = st.one_of(st.just(NEVER), st.integers(0, 50))
+def test_what_ends_late_is_in_no_queue() -> None:
+    kept: Expiring[int] = Expiring()
+    for key in range(100):
+        kept.put(key, 10_000 + 100 * key)
+    assert kept.expire(100) == []
+    assert kept.soonest() == 10_000
+    assert len(kept._queue) == 1
+    assert kept.expire(10_000) == [0]
+    assert kept.expire(10_001) == []
+    assert len(kept._queue) == AHEAD / 100
 
 
-@given(st.lists(st.tuples(st.integers(0, 200), ends)), st.lists(st.integers(0, 60)))
-def test_what_is_left_is_what_is_not_over(puts: list[tuple[int, int]], times: list[int]) -> None:
+ends = st.one_of(st.just(NEVER), st.integers(0, int(5 * AHEAD)))
+puts = st.lists(st.tuples(st.integers(0, 200), ends))
+
+
+@given(puts, st.lists(st.tuples(st.integers(0, int(6 * AHEAD)), puts)), st.booleans())
+def test_what_is_left_is_what_is_not_over(
+    first: list[tuple[int, int]], later: list[tuple[int, list[tuple[int, int]]]], asks: bool
+) -> None:
     kept: Expiring[int] = Expiring()
     expected: dict[int, float] = {}
-    for key, end in puts:
-        kept.put(key, end)
-        expected[key] = end
-    for now in sorted(times):
+    for now, more in [(0, first), *sorted(later)]:
         over = {key for key, end in expected.items() if is_over(end, now)}
         assert set(kept.expire(now)) == over
         expected = {key: end for key, end in expected.items() if key not in over}
+        for key, end in more:
+            kept.put(key, end)
+            expected[key] = end
         assert kept.ends == expected
-        assert kept.soonest() == min((end for end in expected.values() if end >= 0), default=None)
+        if asks:
+            assert kept.soonest() == min((end for end in expected.values() if end >= 0), default=None)
 
 
 @given(st.dictionaries(st.integers(0, 30), st.one_of(st.just(-1.0), st.floats(0, 100))), st.floats(0, 100))

@@ -52,9 +52,31 @@ def test_a_read_replaces_everything_and_tells_what_changed(view: View) -> None:
     view.apply(Change(KEY, b"1", 11))
     view.begin(FOLDER)
     assert view.complete(FOLDER, 12, [Entry(f"{FOLDER}b", 12, raw=b"2")]) == [
-        Changed(KEY, b"1", None),
         Changed(f"{FOLDER}b", None, b"2"),
+        Changed(KEY, b"1", None),
     ]
+
+
+def test_what_a_read_finds_unchanged_stays_where_it_is_in_memory(view: View) -> None:
+    view.apply(Change(KEY, b"1234567890", 11))
+    known = view.get(KEY)
+    view.begin(FOLDER)
+    assert view.complete(FOLDER, 12, [Entry(KEY, 11, raw=bytes(bytearray(b"1234567890")))]) == []
+    assert view.get(KEY) is known
+
+
+def test_members_that_end_at_the_same_time_share_one_value(view: View) -> None:
+    view.begin(FOLDER)
+    view.complete(FOLDER, 12, [Entry(f"{FOLDER}{each}", 11, raw=bytes(bytearray(b"1234567890"))) for each in "ab"])
+    assert view.get(f"{FOLDER}a") is view.get(f"{FOLDER}b")
+
+
+def test_a_key_that_is_listed_twice_hides_none_that_is_gone(view: View) -> None:
+    view.apply(Change(KEY, b"1", 11))
+    other = f"{FOLDER}b"
+    view.apply(Change(other, b"2", 11))
+    view.begin(FOLDER)
+    assert view.complete(FOLDER, 12, [Entry(other, 11, raw=b"2")] * 2) == [Changed(KEY, b"1", None)]
 
 
 def test_what_is_heard_while_a_read_is_under_way_is_laid_over_it(view: View) -> None:

@@ -1,0 +1,74 @@
+"""A cheap look at sets of ipset, of whose members the kernel tells nothing: are they as they should be?"""
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from functools import partial
+from typing import Any, Final
+
+from agent.dataplane.change import aside
+from agent.dataplane.listed import Listed, are_as_wanted
+from agent.dataplane.plan import LONGEST_TIMEOUT, Kind, Part, Wanted, by_kind, set_name
+from agent.desired import Desired
+
+FEW: Final = 2000
+"""Members of a service up to which each look compares everything."""
+
+ENDS_EVERY: Final = 60.0
+"""Seconds after which a larger set is compared in full though the kernel lists the same members as when it last was."""
+
+_EMPTY: Final = Part((), ())
+
+
+class Looks:
+    """Remembers, of each large set, what the kernel listed when it was last as it should be."""
+
+    def __init__(self, kinds: Collection[Kind], read: Callable[[str], Collection[bytes]]) -> None:
+        """`read` lists a set, as `Listed` takes it; it may be called in another thread."""
+        self._kinds = kinds
+        self._read = read
+        self._right: dict[str, tuple[bytes, float]] = {}
+        """Who was in a set when it was last right, and when that was (epoch seconds)."""
+
+    async def right(self, desired: Desired, counts: Mapping[str, int], only: Collection[str], now: float) -> set[str]:
+        """Which of the sets `only` are as desired at `now` (epoch seconds); of the others nothing is said.
+
+        `counts` are the kernel's numbers of entries, by set. Raises DataplaneError.
+        """
+        found: set[str] = set()
+        for name in desired.names:
+            asked = [(kind, each) for kind, each in self._sets(name) if each in only and each in counts]
+            unsure: list[tuple[Kind, str, bytes, dict[Any, int]]] = []
+            for kind, each in asked:
+                known = self._known(each, now) if len(desired.of(name)) > FEW else None
+                try:
+                    who, left = await aside(counts[each], partial(self._look, kind, each, known, counts[each]))
+                except ValueError:
+                    continue
+                if left is None:
+                    found.add(each)
+                else:
+                    unsure.append((kind, each, who, left))
+            parts = (
+                by_kind(Wanted(desired.of(name), {kind.version for kind in self._kinds}).entries()) if unsure else {}
+            )
+            for kind, each, who, left in unsure:
+                if are_as_wanted(kind, left, parts.get(kind, _EMPTY), now, LONGEST_TIMEOUT):
+                    self._right[each] = who, now
+                    found.add(each)
+        self._right = {each: known for each, known in self._right.items() if each in counts}
+        return found
+
+    def _sets(self, name: str) -> Iterator[tuple[Kind, str]]:
+        return ((kind, set_name(kind, name)) for kind in self._kinds)
+
+    def _known(self, kernel_name: str, now: float) -> bytes | None:
+        """Who was in a set when it was last right, unless that is long ago."""
+        who, at = self._right.get(kernel_name, (None, 0.0))
+        return who if 0 <= now - at < ENDS_EVERY else None
+
+    def _look(
+        self, kind: Kind, kernel_name: str, known: bytes | None, count: int
+    ) -> tuple[bytes, dict[Any, int] | None]:
+        """Who is in a set, and what it has, unless that is who was known."""
+        listed = Listed(kind, self._read(kernel_name) if count else ())
+        who = listed.who()
+        return who, None if who == known else listed.left()
