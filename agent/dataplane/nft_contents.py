@@ -11,6 +11,7 @@ from functools import partial
 from agent.dataplane.change import MANY, Change, aside
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.nft_netlink import Do, Elements, ElementSocket, Form, Step
+from agent.dataplane.nft_rules import OVERRIDDEN, OVERRIDDEN_ALL
 from agent.dataplane.plan import (
     KINDS,
     Delta,
@@ -28,6 +29,7 @@ from agent.dataplane.plan import (
 )
 from radius_bridge.policy.members import Prefix
 
+OVERRIDDEN_FORM = Form(1, hosts=True)
 FORMS = {kind: Form(4 if kind.version == 4 else 16, kind.hosts) for kind in KINDS}
 
 LONGEST = 100 * 365 * 86400
@@ -35,7 +37,7 @@ LONGEST = 100 * 365 * 86400
 
 _SECOND = 1.0
 _SECONDS_EACH = 4e-6
-"""What an element of a large transaction takes, as a first guess."""
+"""What an element of a large transaction takes at least, and as a first guess; then the last one tells."""
 _LATE = 0.02
 """By so much (seconds) an end may be late because the guess was wrong."""
 
@@ -55,6 +57,8 @@ class NftContents:
     def __init__(self, elements: ElementSocket) -> None:
         self._socket = elements
         self._held: dict[str, _Held] = {}
+        self._overridden: bool | None = None  # what the set of this name says; None: not known
+        self._seconds_each = _SECONDS_EACH
 
     async def program(
         self,
@@ -62,17 +66,25 @@ class NftContents:
         wanted: Mapping[str, Wanted],
         changed: Mapping[str, Collection[Prefix]] | None,
         clock: Callable[[], float],
+        *,
+        is_overridden: bool,
     ) -> list[str]:
         """Makes the sets hold what is wanted, by name; others are no longer known. Gives what failed.
 
-        `changed` is as in `Dataplane.apply`; `clock` tells the time (epoch seconds), which goes on while we work.
+        `changed` is as in `Dataplane.apply`; `clock` tells the time (epoch seconds), which goes on while we work;
+        `is_overridden` says that overrides or custom sets must be looked up.
         """
-        failures: list[str] = []
+        failures = await self._look(overrides=True) if is_overridden else []
         for name in self._held.keys() - wanted.keys():
             del self._held[name]
         deltas: dict[str, Delta] = {}
         for name, entries in wanted.items():
             only = None if changed is None else changed.get(name, ())
+            if self._is_growing(name, entries, only):
+                failed, only = await self._add_many(change, name, entries, clock)
+                if failed:
+                    failures += failed
+                    continue
             small = self._small_change(name, entries, only, clock())
             if small is None:
                 failures += await self._rebuild(change, name, entries, clock)
@@ -84,7 +96,10 @@ class NftContents:
         for small in deltas.values():
             change.added += len(small.add)
             change.deleted += len(small.delete)
-        return failures + await self._commit(steps, deltas)
+        failures += await self._commit(steps, deltas)
+        if not (is_overridden or failures):
+            failures += await self._look(overrides=False)
+        return failures
 
     def entries(self) -> int:
         """How many members the sets stand for, as far as we programmed them."""
@@ -92,9 +107,28 @@ class NftContents:
 
     def forget(self, sets: Collection[str] | None = None) -> None:
         """Nothing is known of these sets any more (None: of all)."""
+        if sets is None or OVERRIDDEN in sets:
+            self._overridden = None
         for name in list(self._held):
             if sets is None or any(set_name(kind, name) in sets for kind in KINDS):
                 del self._held[name]
+
+    def made(self, sets: Collection[str], names: Iterable[str]) -> None:
+        """These sets have just been made and are empty. `names` are of services, overrides and custom sets."""
+        for name in names:
+            if all(set_name(kind, name) in sets for kind in KINDS):
+                self._held[name] = _Held(ranges={kind: {} for kind in KINDS if not kind.hosts})
+
+    async def _look(self, *, overrides: bool) -> list[str]:
+        """Has overrides and custom sets looked up for each packet, or not. Gives what failed."""
+        if overrides is self._overridden:
+            return []
+        self._overridden = None
+        elements = Elements(OVERRIDDEN_ALL, OVERRIDDEN_ALL, (0, 0)) if overrides else None
+        step = Step(Do.ADD if overrides else Do.DELETE, OVERRIDDEN, OVERRIDDEN_FORM, elements)
+        failures = await self._commit([step], ())
+        self._overridden = None if failures else overrides
+        return failures
 
     async def _commit(self, steps: Sequence[Step], names: Iterable[str]) -> list[str]:
         """Does these steps; if that does not end well, the content of the sets of `names` is not known any more."""
@@ -109,6 +143,37 @@ class NftContents:
                 for name in names:
                     self._held.pop(name, None)
         return []
+
+    def _is_growing(self, name: str, wanted: Wanted, only: Collection[Prefix] | None) -> bool:
+        """True if many members may be new."""
+        held = self._held.get(name)
+        return held is not None and (len(wanted) - len(held.entries) if only is None else len(only)) > MANY
+
+    async def _add_many(
+        self, change: Change, name: str, wanted: Wanted, clock: Callable[[], float]
+    ) -> tuple[list[str], list[Prefix] | None]:
+        """Adds the hosts that are new: nobody sees a difference between all of them at once and one after the other.
+
+        Gives what failed, and what may differ besides (None: anything).
+        """
+        held = self._held[name]
+        hosts, networks = await aside(len(wanted), partial(_new_hosts, held, wanted, clock()))
+        rest = None if held.entries else networks
+        done = False
+        try:
+            for kind, part in by_kind(hosts).items():
+                addresses = [number for _, number, _ in part.prefixes]
+                left = partial(_left_of, part.ends, clock)
+                await self._socket.add(set_name(kind, name), FORMS[kind], addresses, left)
+            done = True
+        except DataplaneError as error:
+            return [str(error)], rest
+        finally:
+            if not done:
+                self._held.pop(name, None)
+        held.entries.update(hosts)
+        change.added += len(hosts)
+        return [], rest
 
     def _small_change(self, name: str, wanted: Wanted, only: Iterable[Prefix] | None, now: float) -> Delta | None:
         """What to send to bring the sets of `name` up to date; None if they are better filled anew."""
@@ -132,16 +197,17 @@ class NftContents:
         thought (a busy host), it is done again with as much time as it takes.
         """
         fresh = live(wanted.entries(), clock())
-        takes = _SECONDS_EACH * len(fresh)
         for _ in range(3):
+            takes = self._seconds_each * len(fresh)
             held = self._held[name] = _Held(dict(fresh))
             began = clock()
             steps = await aside(len(fresh), partial(_fill, name, held, began + takes))
             failures = await self._commit(steps, [name])
             took = clock() - began
+            if len(fresh) > MANY:
+                self._seconds_each = max(_SECONDS_EACH, 1.5 * took / len(fresh))
             if failures or took <= takes + _LATE:
                 break
-            takes = 1.5 * took
         if not failures:
             change.rebuilt.append(name)
             change.added += len(fresh)
@@ -179,6 +245,17 @@ class NftContents:
         return steps
 
 
+def _new_hosts(held: _Held, wanted: Wanted, now: float) -> tuple[dict[Prefix, float], list[Prefix]]:
+    """The hosts among what is wanted that are not held yet, with their ends; and the new networks."""
+    new = live(wanted.entries(), now)
+    if held.entries:
+        new = {prefix: end for prefix, end in new.items() if prefix not in held.entries}
+    networks = [prefix for prefix in new if not kind_of(prefix).hosts]
+    for each in networks:
+        del new[each]
+    return new, networks
+
+
 def _is_same(one: float | None, other: float) -> bool:
     return one is not None and (one < 0) == (other < 0) and abs(one - other) < _SECOND
 
@@ -202,6 +279,10 @@ def _fill(name: str, held: _Held, now: float) -> list[Step]:
 def _left(ends: Iterable[float], now: float) -> list[int]:
     """Milliseconds until each end, at least one; 0, which is permanent, for NEVER."""
     return [int(min(end - now, LONGEST) * 1000) or 1 if end > now else 0 if end < 0 else 1 for end in ends]
+
+
+def _left_of(ends: Sequence[float], clock: Callable[[], float], start: int, end: int) -> list[int]:
+    return _left(ends[start:end], clock())
 
 
 def _hosts(prefixes: Iterable[Prefix], ends: Iterable[float], now: float) -> Elements:

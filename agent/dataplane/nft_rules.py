@@ -21,6 +21,13 @@ TABLE = "radius_bridge"
 
 TEMPLATE = "nftables.nft"
 
+OVERRIDDEN = "overridden"
+"""The set of IP versions for which overrides and custom sets are looked up: all of them, or none while these have no
+members. To put them in takes no rule to be written, so a first block waits for no program."""
+
+OVERRIDDEN_ALL = (2, 10)
+"""What is in it then: IPv4 and IPv6 as netfilter numbers them (linux/netfilter.h, NFPROTO)."""
+
 _ORIGINAL = "meta l4proto {0} ct original proto-dst"
 _LISTENERS = "mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report"
 _NEW = "ct state new"
@@ -48,8 +55,8 @@ _ADDRESS = {"from": "saddr", "to": "daddr"}
 
 
 def declarations(names: Iterable[str]) -> dict[str, str]:
-    """The sets of these services, overrides and custom sets: kernel name → how nft declares it."""
-    found = {}
+    """Our sets, with those of these services, overrides and custom sets: kernel name → how nft declares it."""
+    found = {OVERRIDDEN: "typeof meta nfproto;"}
     for name in names:
         for kind in KINDS:
             address = "ipv4_addr" if kind.version == 4 else "ipv6_addr"
@@ -117,6 +124,12 @@ def render(desired: Desired, template: RuleTemplate | None = None) -> list[str]:
         name: [("\t" if name in outside else "\t\t") + line for line in lines] for name, lines in blocks.items()
     }
     return (template or built_in(TEMPLATE)).fill(indented)
+
+
+def is_overridden(desired: Desired) -> bool:
+    """True if there is an address to look up in the overrides or in custom sets that rules mention."""
+    names = (ALLOW, DENY, *(each.name for each in desired.posture.sets if each.target is not Target.NONE))
+    return any(desired.of(name) for name in names)
 
 
 def _counters(desired: Desired) -> list[str]:

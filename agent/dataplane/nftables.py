@@ -18,9 +18,9 @@ from agent.dataplane.compare import Difference, Listing, differences, wanted_mem
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES, Touched
 from agent.dataplane.nft import Installed, Nft, install_text, read_listing, sets_text
-from agent.dataplane.nft_contents import FORMS, LONGEST, NftContents
+from agent.dataplane.nft_contents import FORMS, LONGEST, OVERRIDDEN_FORM, NftContents
 from agent.dataplane.nft_netlink import ElementSocket, WhileMany
-from agent.dataplane.nft_rules import TABLE, counted, declarations, render
+from agent.dataplane.nft_rules import OVERRIDDEN, OVERRIDDEN_ALL, TABLE, counted, declarations, is_overridden, render
 from agent.dataplane.plan import Wanted, is_ours, kind_of_set
 from agent.dataplane.template import RuleTemplate
 from agent.desired import Desired, Failsafe, Posture
@@ -35,6 +35,10 @@ _Source = tuple[tuple[Service, ...], tuple[Failsafe, ...], Posture]
 """What rules are made of."""
 
 _INET = 1
+
+_LOOKED_UP = {(version, version) for version in OVERRIDDEN_ALL}
+_OVERRIDES_LOOKED_UP = f"set {OVERRIDDEN}: all"
+"""Stands among the rules of a listing: it is a member that is as good as a rule."""
 
 
 class NftablesDataplane:
@@ -95,7 +99,7 @@ class NftablesDataplane:
             failures: list[str] = []
             if members_first := sets is not None and declared.keys() <= sets:
                 # Who comes and who goes does not wait for a nft that hangs.
-                failures += await contents.program(change, wanted, changed, at)
+                failures += await contents.program(change, wanted, changed, at, is_overridden=is_overridden(desired))
             try:
                 sets, anew, found = await self._see_to_sets(sets, declared, desired, now)
             except DataplaneError as error:
@@ -103,7 +107,7 @@ class NftablesDataplane:
                 self._sets = sets if members_first and not failures else None
                 raise DataplaneError("; ".join([*failures, str(error)])) from error
             if anew or not members_first:
-                failures += await contents.program(change, wanted, changed, at)
+                failures += await contents.program(change, wanted, changed, at, is_overridden=is_overridden(desired))
             known = None if failures else sets
             try:
                 await self._program_rules(change, desired, now, found)
@@ -139,6 +143,7 @@ class NftablesDataplane:
         if missing := {name: each for name, each in declared.items() if name not in sets}:
             self._open_contents().forget(missing)
             await self._nft.run(sets_text(missing))
+            self._open_contents().made(missing, desired.names)
             sets.update(missing)
         if wrong and found is not None:
             log.warning("sets were replaced by somebody else and are made anew", sets=sorted(wrong))
@@ -185,8 +190,12 @@ class NftablesDataplane:
 
     async def _listing(self, only: Collection[str] | None) -> Listing:
         elements, installed = self._open_elements(), await self._nft.read()
-        names = [name for name in installed.names("set") if is_ours(name) and (only is None or name in only)]
-        return Listing(installed.lines(), {name: await elements.dump(name, FORMS[kind_of_set(name)]) for name in names})
+        sets = installed.names("set")
+        rules = installed.lines()
+        if OVERRIDDEN in sets and {*await elements.dump(OVERRIDDEN, OVERRIDDEN_FORM)} >= _LOOKED_UP:
+            rules = (*rules, _OVERRIDES_LOOKED_UP)
+        names = [name for name in sets if is_ours(name) and (only is None or name in only)]
+        return Listing(rules, {name: await elements.dump(name, FORMS[kind_of_set(name)]) for name in names})
 
     async def counts(self) -> Mapping[str, int] | None:
         """See `Dataplane.counts`."""
@@ -202,7 +211,9 @@ class NftablesDataplane:
 
     def concerned(self, touched: Touched) -> str | None:
         """See `Dataplane.concerned`."""
-        return touched.set_name or RULES if (touched.family, touched.table) == (_INET, TABLE) else None
+        if (touched.family, touched.table) != (_INET, TABLE):
+            return None
+        return touched.set_name if touched.set_name and touched.set_name != OVERRIDDEN else RULES
 
     @property
     def hears_of_rules(self) -> bool:
@@ -218,11 +229,15 @@ class NftablesDataplane:
             else:
                 rules = read_listing("\n".join(render(desired))).lines()
             wanted = wanted_members(desired, (4, 6), now, cut=True, only=only)
-            return differences(rules, wanted, await self._listing(only), now, LONGEST)
+            found = await self._listing(only)
+            # Who looks for what is not there only loses time.
+            if is_overridden(desired) or _OVERRIDES_LOOKED_UP in found.rules:
+                rules = (*rules, _OVERRIDES_LOOKED_UP)
+            return differences(rules, wanted, found, now, LONGEST)
 
     def distrust(self, sets: Collection[str]) -> None:
         """See `Dataplane.distrust`."""
-        self._open_contents().forget(sets)
+        self._open_contents().forget({OVERRIDDEN, *sets})
         self._rules = self._sets = None
 
     async def uninstall(self) -> None:

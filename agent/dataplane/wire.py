@@ -13,7 +13,7 @@ ATTRIBUTE = struct.Struct("=HH")
 """nlattr: length, type."""
 
 _LONGEST = 0xFFFF
-_WORD, _LONGEST_NUMBER = 4, 16
+_WORD = 4
 
 
 def split(data: bytes) -> Iterator[tuple[int, int, bytes]]:
@@ -62,8 +62,9 @@ class Records:
 
 
 def big_endian(numbers: Iterable[int], octets: int) -> "array[int]":
-    """Unsigned numbers of 4, 8 or 16 octets each in network order, as words for a column."""
-    if octets == _LONGEST_NUMBER:
-        return array("I", b"".join([number.to_bytes(octets) for number in numbers]))
+    """Unsigned numbers of 1, 4, 8 or 16 octets each in network order, as words for a column."""
+    if octets not in (_WORD, 2 * _WORD):
+        padding = bytes(-octets % _WORD)
+        return array("I", b"".join([number.to_bytes(octets) + padding for number in numbers]))
     each = tuple(numbers)
     return array("I", struct.pack(f">{len(each)}{'I' if octets == _WORD else 'Q'}", *each))

@@ -2,7 +2,8 @@
 
 from agent.dataplane import nft_rules
 from agent.dataplane.nft import install_text, read_listing, sets_text
-from agent.desired import Desired, Failsafe
+from agent.desired import ALLOW, DENY, CustomSet, Desired, Failsafe, Posture, Target
+from radius_bridge.policy.expiry import NEVER
 from radius_bridge.policy.members import parse_prefix
 from radius_bridge.policy.services import Service, parse_ports
 
@@ -89,6 +90,17 @@ def test_the_number_of_services_costs_no_rule_on_the_way() -> None:
     )
     for chain in ("input", "output", "forward", "published", "reply", "from_overrides", "to_overrides"):
         assert len(_chain(few, chain)) == len(_chain(many, chain))
+
+
+def test_overrides_are_looked_up_while_there_is_an_address_in_them() -> None:
+    assert "meta nfproto @overridden jump from_overrides" in _chain(Desired((SSH,), {}), "input")
+    assert "meta nfproto @overridden jump to_overrides" in _chain(Desired((SSH,), {}), "output")
+    posture = Posture(sets=(CustomSet("bad", Target.DROP), CustomSet("kept", Target.NONE)))
+    somebody = {parse_prefix("192.0.2.1"): NEVER}
+    for name in (ALLOW, DENY, "bad"):
+        assert nft_rules.is_overridden(Desired((SSH,), {name: somebody}, (), posture))
+    for name in (SSH.name, "kept"):
+        assert not nft_rules.is_overridden(Desired((SSH,), {name: somebody, DENY: {}}, (), posture))
 
 
 def test_one_map_by_port_leads_to_the_services_chain() -> None:

@@ -105,6 +105,7 @@ ON_NFTABLES = {
     "member added": ("members", _nft(f"add element {OURS} {SET} {{ {MALLORY} timeout 1h }}")),
     "member deleted": ("members", _nft(f"delete element {OURS} {SET} {{ {ALICE} }}")),
     "denied no more": ("members", _nft(f"delete element {OURS} rb4h.rules_deny {{ {BOB} }}")),
+    "overrides looked up no more": ("rules", _nft(f"flush set {OURS} overridden")),
 }
 CLOSING = {"set flushed", "member deleted", "jump doubled"}
 """What lets nobody in by itself: then putting it back must not either."""

@@ -108,6 +108,16 @@ def test_renewals_that_land_in_the_moment_of_the_end_are_all_there_afterwards(ho
     assert len(host.members(f"rb4h.{SERVICE.name}")) == len(every)
 
 
+def test_many_new_members_of_all_kinds_are_all_there(host: Host) -> None:
+    end = time.time() + 600
+    hosts: dict[Prefix, float] = {Prefix(4, 0x0A000000 + number, 32): end for number in range(5_000)}
+    others = ("192.0.2.0/24", "192.0.2.0/28", "2001:db8::1", "2001:db8:1::/64", ALICE)
+    more = {**hosts, **{Prefix(6, (0xFD << 120) + number, 128): NEVER for number in range(5_000)}}
+    for members in (hosts, {**more, **{parse_prefix(each): end for each in others}}):
+        host.apply(Desired((SERVICE,), {SERVICE.name: members, ALLOW: {}, DENY: {}}))
+        assert host.differences() == []
+
+
 def test_fifty_thousand_that_end_in_the_same_second_do_so_with_nobody_alive(host: Host) -> None:
     host.listen()
     end = time.time() + 6
