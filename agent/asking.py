@@ -1,4 +1,4 @@
-"""`verify`, `why`, `refused` and `metrics`: commands that ask the running agent."""
+"""`verify`, `why`, `refused`, `metrics` and `forget`: commands that ask the running agent."""
 
 import json
 import sys
@@ -15,6 +15,18 @@ from agent.control import LONG
 from agent.metrics import exposition
 from agent.why import parse_address
 from radius_bridge.policy.expiry import format_duration
+
+
+def forget(
+    service: Annotated[str, typer.Argument(metavar="SERVICE", help="As `status` names it: ssh_tcp_22.")],
+    config: ConfigOption = DEFAULT_CONFIG,
+) -> None:
+    """Stop protecting SERVICE, which nothing on this host lists any more. Its ports are open to all afterwards.
+
+    Without this, it is forgotten when it has been absent for a day.
+    """
+    ask(config, f"forget {service}")
+    typer.echo(f"{service} is not protected any more")
 
 
 def verify(config: ConfigOption = DEFAULT_CONFIG, as_json: JsonOption = False) -> None:

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 import typer
 
 from agent import control
-from agent.dataplane import choose
 from agent.settings import AgentSettings
 from radius_bridge import configfile
 
@@ -23,21 +22,31 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of 
 
 def settings_of(path: Path) -> AgentSettings:
     """The configuration; ends the command, saying why, if it cannot be used."""
+    from agent.dataplane import choose  # noqa: PLC0415 — commands that only ask need no dataplane
+
+    settings = _read(path)
     try:
-        settings = configfile.read(path, AgentSettings)
         settings.consul.read_token()
         settings.posture()
         choose.site_templates(settings.templates)
-    except (configfile.ConfigError, ValueError) as error:
+    except ValueError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(USAGE) from None
     return settings
 
 
+def _read(path: Path) -> AgentSettings:
+    try:
+        return configfile.read(path, AgentSettings)
+    except configfile.ConfigError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(USAGE) from None
+
+
 def ask(config: Path, question: str, *, timeout: float = control.TIMEOUT) -> dict[str, Any]:
     """What the running agent answers; ends the command if there is none, or if it answers an error."""
     try:
-        answer = asyncio.run(control.ask(settings_of(config).control_socket, question, timeout))
+        answer = asyncio.run(control.ask(_read(config).control_socket, question, timeout))
     except control.NotRunning as error:
         typer.echo(f"error: {error}; rules that it programmed stay in the kernel", err=True)
         raise typer.Exit(NOT_RUNNING) from None

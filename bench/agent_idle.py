@@ -21,7 +21,7 @@ MEMBERS = 65_000
 _GROUP = "many"
 _OPS = 64
 _LASTS = 86_400
-_IMPORTS = "import agent.cli; print(open('/proc/self/statm').read().split()[1])"
+_IMPORTS = "import agent.cli, agent.doing; print(open('/proc/self/statm').read().split()[1])"
 _MIB = 1 << 20
 
 

@@ -8,9 +8,9 @@ import pytest
 
 def loaded(code: str) -> set[str]:
     """The modules that a fresh interpreter has loaded after running `code`."""
-    show = "import sys; print(*(name for name, module in sys.modules.items() if module is not None))"
+    show = "import sys; print('LOADED', *(name for name, module in sys.modules.items() if module is not None))"
     done = subprocess.run([sys.executable, "-c", f"{code}; {show}"], capture_output=True, text=True, check=True)
-    return set(done.stdout.split())
+    return set(done.stdout.rpartition("LOADED")[2].split())
 
 
 UNUSED = ("rich", "requests", "urllib3", "consul.std", "pyroute2.ndb", "pyroute2.iproute", "aiohttp.web")

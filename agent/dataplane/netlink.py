@@ -264,17 +264,17 @@ class MemberSocket:
         command = _ATTRIBUTE.pack(5, _PROTOCOL) + b"\6\0\0\0" + _ATTRIBUTE.pack(8, _FLAGS | _NET_ORDER) + _HEADERS_ONLY
         found = {}
         for part in self._list("", command):
-            name = part[_SETNAME][0][:-1].decode()
+            name = part[_SETNAME][0][:-1].decode(errors="replace")  # others name their sets as they like
             if is_ours(name):
                 found[name] = int.from_bytes(dict(attributes(part[_DATA][0]))[_ELEMENTS])
         return found
 
-    def _list(self, set_name: str, command: bytes) -> list[dict[int, list[bytes]]]:
+    def _list(self, set_name: str, command: bytes) -> list[defaultdict[int, list[bytes]]]:
         """The messages of a listing: their attributes by type."""
         self._sequence = self._sequence % 0xFFFFFFFF + 1
         length = _HEADER.size + _FAMILY.size + len(command)
         header = _HEADER.pack(length, _SUBSYSTEM_IPSET | _LIST, _REQUEST_ACK | _DUMP, self._sequence, 0)
-        found: list[dict[int, list[bytes]]] = []
+        found: list[defaultdict[int, list[bytes]]] = []
         try:
             self._socket.send(header + _FAMILY.pack(socket.AF_UNSPEC, 0, 0) + command)
             while True:

@@ -4,9 +4,10 @@ from typing import Annotated
 
 import typer
 
-from radius_bridge.cli.common import USAGE, ForOption, as_read, ending, expiry_after, fail, parse_who_argument
+from radius_bridge.cli.common import ForOption, as_read, expiry_after, parse_who_argument
 from radius_bridge.cli.everywhere import everywhere
 from radius_bridge.cli.grants import WhoArgument
+from radius_bridge.cli.output import USAGE, ending, fail
 from radius_bridge.cli.reach import YesOption, ask_if_much
 from radius_bridge.policy.expiry import format_expiry, parse_duration
 from radius_bridge.policy.members import describe

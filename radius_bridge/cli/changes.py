@@ -6,7 +6,8 @@ from typing import Annotated
 import structlog
 import typer
 
-from radius_bridge.cli.common import consul_settings, fail, with_consul
+from radius_bridge.cli.common import consul_settings, with_consul
+from radius_bridge.cli.output import fail
 from radius_bridge.process import configure_logging, notify_systemd, run_until, signals
 from radius_bridge.registry import notices
 from radius_bridge.registry.consul import Consul

@@ -1,23 +1,19 @@
-"""What the engineers' commands share: where Consul is, how errors and tables look, how times are written."""
+"""What the engineers' commands share: where Consul is, and what names mean."""
 
 import asyncio
-import json
 import os
 import re
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
 from pydantic import SecretStr, ValidationError
-from rich.console import Console
-from rich.table import Table
 
+from radius_bridge.cli.output import USAGE, fail
 from radius_bridge.identity.names import NameRefused, Names, Naming
-from radius_bridge.policy.expiry import NEVER, format_duration, is_over, parse_duration
+from radius_bridge.policy.expiry import NEVER, parse_duration
 from radius_bridge.policy.members import GroupRef, Member, describe, parse_who, user_group, user_of
 from radius_bridge.registry import datacenters
 from radius_bridge.registry.consul import Consul
@@ -28,7 +24,6 @@ from radius_bridge.registry.settings import ConsulSettings, plain_url
 
 T = TypeVar("T")
 
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 ForOption = Annotated[
     str,
     typer.Option("--for", metavar="DURATION", help="How long, for example 45m, 8h, 7d; without it, for good."),
@@ -36,15 +31,6 @@ ForOption = Annotated[
 
 PATIENCE = 3.0
 """Seconds for the rules of names: whoever must be blocked must not stay longer for their sake."""
-
-OK, FAILED, USAGE = 0, 1, 2
-"""Exit codes: done; not done (Consul, nothing to do); the command or a file is wrong."""
-
-
-def fail(message: str, code: int = FAILED) -> NoReturn:
-    """Ends the command with an error on stderr."""
-    typer.secho(f"error: {message}", err=True, fg="red" if sys.stderr.isatty() else None)
-    raise typer.Exit(code)
 
 
 def consul_settings() -> ConsulSettings:
@@ -197,50 +183,3 @@ def expiry_after(duration: str) -> float:
         return int(time.time()) + parse_duration(duration)
     except ValueError as error:
         fail(f"--for: {error}", USAGE)
-
-
-def until(expires: float, now: float) -> str:
-    """An expiry for people: `for good`, or the time and what is left."""
-    if expires < 0:
-        return "for good"
-    if is_over(expires, now):
-        return "over"
-    return f"{moment(expires)} ({format_duration(expires - now)} left)"
-
-
-def ending(expires: float) -> str:
-    """The same at the end of a sentence, now: `for good`, or `until …`."""
-    told = until(expires, time.time())
-    return told if expires < 0 else f"until {told}"
-
-
-def moment(epoch: float) -> str:
-    """A point in time for people: local time."""
-    try:
-        return datetime.fromtimestamp(epoch, UTC).astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    except (OverflowError, ValueError):  # anybody may have written it: milliseconds, say
-        return "after the year 9999"
-
-
-def print_json(value: Any) -> None:
-    """JSON for programs."""
-    typer.echo(json.dumps(value, ensure_ascii=False))
-
-
-def print_table(columns: list[str], rows: list[list[str]], empty: str) -> None:
-    """A table for people, or the sentence `empty`; plain lines of full width when piped."""
-    if not rows:
-        typer.echo(empty)
-        return
-    console = Console(width=None if sys.stdout.isatty() else 400)
-    table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in columns:
-        table.add_column(column, overflow="fold")
-    for row in rows:
-        table.add_row(*(_plain(cell) for cell in row))
-    console.print(table)
-
-
-def _plain(cell: str) -> str:
-    """A cell that neither markup nor control characters can change."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in cell).replace("[", "\\[")

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from radius_bridge.cli.common import FAILED, USAGE, JsonOption, fail, moment, print_json
+from radius_bridge.cli.output import FAILED, USAGE, JsonOption, fail, moment, print_json
 from radius_bridge.cli.radius_options import (
     DictionariesOption,
     SecretEnvOption,

@@ -9,7 +9,8 @@ from typing import Generic, TypeVar
 
 import typer
 
-from radius_bridge.cli.common import FAILED, USAGE, consul_settings, fail, fail_at_consul, find_datacenters
+from radius_bridge.cli.common import consul_settings, fail_at_consul, find_datacenters
+from radius_bridge.cli.output import FAILED, USAGE, fail
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import Forbidden, RegistryError
 from radius_bridge.registry.keys import Keys

@@ -6,21 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from radius_bridge.cli.common import (
-    USAGE,
-    ForOption,
-    JsonOption,
-    as_read,
-    ending,
-    expiry_after,
-    fail,
-    parse_who_argument,
-    print_json,
-    print_table,
-    until,
-    with_consul,
-)
+from radius_bridge.cli.common import ForOption, as_read, expiry_after, parse_who_argument, with_consul
 from radius_bridge.cli.everywhere import everywhere
+from radius_bridge.cli.output import USAGE, JsonOption, ending, fail, print_json, print_table, until
 from radius_bridge.cli.reach import YesOption, ask_if_much
 from radius_bridge.policy.expiry import NEVER, format_expiry
 from radius_bridge.policy.members import describe

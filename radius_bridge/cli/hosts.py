@@ -8,19 +8,9 @@ from typing import Annotated, Any, Final
 import msgspec
 import typer
 
-from radius_bridge.cli.common import (
-    USAGE,
-    JsonOption,
-    consul_settings,
-    ending,
-    expiry_after,
-    fail,
-    fail_at_consul,
-    find_datacenters,
-    print_json,
-    print_table,
-)
+from radius_bridge.cli.common import consul_settings, expiry_after, fail_at_consul, find_datacenters
 from radius_bridge.cli.everywhere import everywhere
+from radius_bridge.cli.output import USAGE, JsonOption, ending, fail, print_json, print_table
 from radius_bridge.policy.expiry import format_duration, format_expiry, is_over, parse_expiry
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import BadRecord, RegistryError

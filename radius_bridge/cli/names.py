@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict
 
 from radius_bridge import configfile
 from radius_bridge.attribute_settings import GroupSettings, NamesSettings, users
-from radius_bridge.cli.common import FAILED, USAGE, JsonOption, fail, print_json
+from radius_bridge.cli.output import FAILED, USAGE, JsonOption, fail, print_json
 from radius_bridge.cli.radius_options import assign_text
 from radius_bridge.cli.serve import DEFAULT_CONFIG
 from radius_bridge.identity.macs import mac_of

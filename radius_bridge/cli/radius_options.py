@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from radius_bridge.cli.common import USAGE, fail
+from radius_bridge.cli.output import USAGE, fail
 from radius_bridge.radius.attributes import assign
 from radius_bridge.radius.definitions import DictionaryError
 from radius_bridge.radius.dictionary import Dictionary, with_sites

@@ -7,7 +7,8 @@ from typing import Annotated, Final
 
 import typer
 
-from radius_bridge.cli.common import fail, home_of, with_consul
+from radius_bridge.cli.common import home_of, with_consul
+from radius_bridge.cli.output import fail
 from radius_bridge.identity.events import NOBODY
 from radius_bridge.policy.members import GroupRef, Member, Prefix, parse_prefix, user_of
 from radius_bridge.registry.consul import Consul

@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from radius_bridge.cli.common import FAILED, USAGE, JsonOption, fail, print_json
+from radius_bridge.cli.output import FAILED, USAGE, JsonOption, fail, print_json
 from radius_bridge.cli.radius_options import (
     DictionariesOption,
     SecretEnvOption,

@@ -13,7 +13,7 @@ import uvloop
 from prometheus_client import start_http_server
 
 from radius_bridge import configfile, leases, metrics
-from radius_bridge.cli.common import FAILED, USAGE, fail
+from radius_bridge.cli.output import FAILED, USAGE, fail
 from radius_bridge.process import configure_logging, notify_systemd, run_until, signals
 from radius_bridge.radius.accounting import Permissions
 from radius_bridge.radius.renewal import Renewal

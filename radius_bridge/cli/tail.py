@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from radius_bridge.cli.common import JsonOption, moment, with_consul
+from radius_bridge.cli.common import with_consul
+from radius_bridge.cli.output import JsonOption, moment
 from radius_bridge.identity.bindings import EMPTY, NOBODY, Binding, Holding
 from radius_bridge.process import run_until
 from radius_bridge.registry.consul import Consul

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from radius_bridge.cli.common import JsonOption, fail, moment, naming_of, print_json, print_table, until, with_consul
+from radius_bridge.cli.common import naming_of, with_consul
+from radius_bridge.cli.output import JsonOption, fail, moment, print_json, print_table, until
 from radius_bridge.identity.bindings import Binding
 from radius_bridge.identity.macs import mac_of
 from radius_bridge.identity.names import Names, Naming

@@ -2,7 +2,7 @@
 
 import pytest
 
-from radius_bridge.cli.common import until
+from radius_bridge.cli.output import until
 from radius_bridge.policy.expiry import parse_expiry
 
 
