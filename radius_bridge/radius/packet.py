@@ -76,10 +76,10 @@ def parse(data: bytes) -> Packet:
     offset = HEADER
     try:
         while offset < length:
-            end = offset + data[offset + 1]
-            if not offset + 2 <= end <= length:
+            value, end = offset + 2, offset + data[offset + 1]
+            if end < value or end > length:
                 raise _misfit(data[offset + 1], offset + 1)
-            attributes.append((data[offset], data[offset + 2 : end]))
+            attributes.append((data[offset], data[value:end]))
             offset = end
     except IndexError:
         raise Malformed("an attribute without its length", offset) from None
