@@ -33,8 +33,11 @@ async def ours(port: int, secret: bytes) -> None:
     await asyncio.Event().wait()
 
 
-READ = ("Acct-Status-Type", "User-Name", "Acct-Session-Id", "NAS-IP-Address", "Framed-IP-Address")
-"""What is in the generator's packets."""
+READ = (
+    *("Acct-Status-Type", "User-Name", "Acct-Session-Id", "NAS-IP-Address", "NAS-Identifier", "Framed-IP-Address"),
+    *("Calling-Station-Id", "Event-Timestamp", "Acct-Delay-Time", "Acct-Session-Time"),
+)
+"""What ours reads of the generator's packets."""
 
 
 class _Pyrad(ServerAsync):  # type: ignore[misc]  # pyrad publishes no types

@@ -140,6 +140,10 @@ class Names:
         return self._read_anew(raw)
 
     def _read_anew(self, raw: bytes, step: Callable[[str, str], Any] = lambda what, result: None) -> Named:
+        if raw.endswith(b"\0"):
+            # RFC 2865 §5: text is not ended by a NUL. Some NASes send C's strings all the same; two are no name.
+            raw = raw[:-1]
+            step("NUL at its end", "taken off")
         try:
             text = _text(raw)
             local, realm, notation = _split(text, self.naming.slash_realms)

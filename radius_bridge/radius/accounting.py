@@ -259,7 +259,7 @@ def _nas(values: _Values) -> str:
     """The NAS as it names itself; empty if it does not (RFC 2866 §5.13 wants it to, Juniper does not)."""
     identifier = values.get(_NAS_IDENTIFIER)
     if identifier:
-        return plain(identifier)
+        return _identifier(identifier)
     return values.address(_NAS_IP_ADDRESS) or values.address(_NAS_IPV6_ADDRESS)
 
 
@@ -268,7 +268,10 @@ def _mac(station: bytes) -> str:
     return mac_of(station.decode("latin-1"))
 
 
+# NASes are few, and each says its own in every packet.
+_identifier = lru_cache(maxsize=4096)(plain)
+
+
 @lru_cache(maxsize=4096)
 def _address(attribute: int, octets: bytes) -> str:
-    """An address as text: NASes are few, and each says its own in every packet."""
     return str(_decode[attribute](octets))

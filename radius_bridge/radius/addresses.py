@@ -1,9 +1,9 @@
 """Which attributes of a packet name the user's addresses: configuration, made ready for the packet path. Pure."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 
 from radius_bridge.policy.members import Prefix, parse_prefix
 from radius_bridge.radius.attributes import Leaf, unpack
@@ -19,6 +19,9 @@ _NO_ADDRESSES = {parse_prefix(text) for text in ("0.0.0.0", "255.255.255.254", "
 """RFC 2865 §5.8: the user or the NAS shall choose. None of these is an address that anybody has."""
 
 _MAPPED = 0xFFFF << 32
+
+REMEMBERED = 65536
+"""Values of one attribute whose address is remembered: a session tells its own again and again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +67,7 @@ class Addresses:
         self._outermost = frozenset(path[0] for path in self._sources)
         self._vendors = {path[1].to_bytes(4) for path in self._sources if path[0] == VENDOR_SPECIFIC}
         self._plain = {
-            path[0]: (rank, dictionary[source.attribute].type.decode)
+            path[0]: (rank, _remembering(dictionary[source.attribute].type.decode))
             for path, (rank, source) in self._sources.items()
             if len(path) == 1 and dictionary[source.attribute].type.name in ADDRESS_TYPES
         }
@@ -85,9 +88,9 @@ class Addresses:
                 if number != VENDOR_SPECIFIC or octets[:4] in self._vendors:
                     rest.append(attribute)
                 continue
-            rank, decode = plain
+            rank, read = plain
             try:
-                _add(found, rank, decode(octets))
+                _add(found, rank, read(octets))
             except ValueError:
                 ignored += 1
         if len(found) == 1 and not rest:
@@ -115,7 +118,7 @@ class Addresses:
             value = parse_prefix(value)
             if not value.is_host:
                 raise Malformed(f"{source.attribute}: {value} is no single address", leaf.offset)
-        _add(found, rank, value)
+        _add(found, rank, _usable(value))
 
     def _first(self, found: dict[int, list[Prefix]]) -> list[Prefix]:
         chosen: dict[int, int] = {}
@@ -128,15 +131,24 @@ class Addresses:
 _LISTED = ", ".join(sorted(ADDRESS_TYPES)) + " and string"
 
 
-def _add(found: dict[int, list[Prefix]], rank: int, value: Value) -> None:
+def _usable(value: Value) -> Prefix | None:
+    """An address that somebody can have."""
     if not isinstance(value, Prefix):
-        return
+        return None
     if value.version == 6 and value.length == 128 and value.number >> 32 << 32 == _MAPPED:
         value = Prefix(4, value.number & 0xFFFFFFFF, 32)
-    if value not in _NO_ADDRESSES:
+    return None if value in _NO_ADDRESSES else value
+
+
+def _remembering(decode: Callable[[bytes], Value]) -> Callable[[bytes], Prefix | None]:
+    return lru_cache(maxsize=REMEMBERED)(lambda octets: _usable(decode(octets)))
+
+
+def _add(found: dict[int, list[Prefix]], rank: int, address: Prefix | None) -> None:
+    if address is not None:
         addresses = found.setdefault(rank, [])
-        if value not in addresses:
-            addresses.append(value)
+        if address not in addresses:
+            addresses.append(address)
 
 
 @cache

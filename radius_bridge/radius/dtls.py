@@ -192,6 +192,8 @@ class _Session(SecuredPeer):
             dropped = self._server.service.receive(packet, self.client, self, self._where, self._where[0], now, arrival)
             if dropped in CLOSING:
                 return self.close(str(dropped))
+            if dropped is Drop.NOT_ACCOUNTING:
+                self.decline(packet, self._where)
         return self._server.transmit(self._connection, self._where)
 
     def _shake_hands(self) -> bool:

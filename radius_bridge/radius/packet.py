@@ -23,6 +23,8 @@ MAX_VALUE = 253
 _ZEROS = bytes(16)
 _PROXY_STATE = 33
 _MESSAGE_AUTHENTICATOR = 80
+_UNSUPPORTED_EXTENSION = (101, (406).to_bytes(4))
+"""An Error-Cause (RFC 5176 §3.5)."""
 _header = struct.Struct("!BBH")
 
 Attribute = tuple[int, bytes]
@@ -30,10 +32,14 @@ Attribute = tuple[int, bytes]
 
 
 class Code(IntEnum):
-    """Packet codes (RFC 2865 §3, RFC 2866 §3)."""
+    """Packet codes (RFC 2865 §3, RFC 2866 §3, RFC 5176 §2.3)."""
 
     ACCOUNTING_REQUEST = 4
     ACCOUNTING_RESPONSE = 5
+    DISCONNECT_REQUEST = 40
+    DISCONNECT_NAK = 42
+    COA_REQUEST = 43
+    COA_NAK = 45
 
 
 class Malformed(ValueError):
@@ -76,10 +82,10 @@ def parse(data: bytes) -> Packet:
     offset = HEADER
     try:
         while offset < length:
-            end = offset + data[offset + 1]
-            if not offset + 2 <= end <= length:
+            value, end = offset + 2, offset + data[offset + 1]
+            if end < value or end > length:
                 raise _misfit(data[offset + 1], offset + 1)
-            attributes.append((data[offset], data[offset + 2 : end]))
+            attributes.append((data[offset], data[value:end]))
             offset = end
     except IndexError:
         raise Malformed("an attribute without its length", offset) from None
@@ -122,12 +128,31 @@ def _message_authenticator_holds(raw: bytes, offset: int, value: bytes, secret: 
 
 def accounting_response(request: Packet, secret: bytes) -> bytes:
     """The Accounting-Response: the request's Proxy-States in order, unchanged, no more (RFC 2866 §4.2)."""
-    states = b""
+    return _response(Code.ACCOUNTING_RESPONSE, request, b"", secret)
+
+
+_NAKS: dict[int, Code] = {Code.DISCONNECT_REQUEST: Code.DISCONNECT_NAK, Code.COA_REQUEST: Code.COA_NAK}
+
+
+def unsupported(data: bytes, secret: bytes) -> bytes | None:
+    """The NAK that a genuine CoA- or Disconnect-Request gets from who takes none (RFC 6614 §2.5); None for all else.
+
+    Their Authenticators are made as those of Accounting-Requests (RFC 5176 §2.3). Raises Malformed.
+    """
+    packet = parse(data)
+    nak = _NAKS.get(packet.code)
+    if nak is None or not is_genuine(packet, secret):
+        return None
+    answer = _response(nak, packet, _encode([_UNSUPPORTED_EXTENSION]), secret)
+    return answer if len(answer) <= MAX_LENGTH else None
+
+
+def _response(code: int, request: Packet, attributes: bytes, secret: bytes) -> bytes:
     if _PROXY_STATE in request.raw:  # else no octet says 33, and no attribute is of that type
-        states = _encode([pair for pair in request.attributes if pair[0] == _PROXY_STATE])
-    head = _header.pack(Code.ACCOUNTING_RESPONSE, request.identifier, HEADER + len(states))
-    digest = hashlib.md5(head + request.authenticator + states + secret, usedforsecurity=False).digest()
-    return head + digest + states
+        attributes += _encode([pair for pair in request.attributes if pair[0] == _PROXY_STATE])
+    head = _header.pack(code, request.identifier, HEADER + len(attributes))
+    digest = hashlib.md5(head + request.authenticator + attributes + secret, usedforsecurity=False).digest()
+    return head + digest + attributes
 
 
 def accounting_request(

@@ -169,6 +169,8 @@ class _Connection(SecuredPeer, asyncio.Protocol):
                 dropped = service.receive(packet, client, self, None, self._number, now, arrival)
                 if dropped in CLOSING:
                     return self.close(str(dropped))
+                if dropped is Drop.NOT_ACCOUNTING:
+                    self.decline(packet, None)
         except Malformed as error:
             service.drop(Drop.MALFORMED, self, None, client.name, error)
             return self.close(Drop.MALFORMED)

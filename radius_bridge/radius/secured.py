@@ -6,10 +6,12 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from radius_bridge import metrics
 from radius_bridge.radius import sockets, tls
 from radius_bridge.radius.clients import Client, Clients
+from radius_bridge.radius.packet import unsupported
 from radius_bridge.radius.seldom import SeldomLog
 from radius_bridge.radius.service import Drop, Service
 
@@ -126,6 +128,16 @@ class SecuredPeer(ABC):
     def name(self, where: object) -> str:
         """Address and port of the peer."""
         return self.source
+
+    def decline(self, data: bytes, where: Any) -> None:
+        """Tells a peer that asks for a change of authorisation that nobody takes that here (RFC 6614 §2.5)."""
+        answer = None if self.client is None else unsupported(data, self.client.secret)
+        if answer is not None:
+            self.send(answer, where)
+
+    @abstractmethod
+    def send(self, response: bytes, where: Any) -> None:
+        """Sends a response, unless the peer is gone."""
 
     def leave(self) -> None:
         """It is nobody's any more; may be told more than once."""

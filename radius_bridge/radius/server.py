@@ -86,7 +86,7 @@ class Listener:
         self._clients = clients
         self._service.rules = rules
         for udp in self._udp:
-            udp.clients = clients
+            udp.take_from(clients)
 
     def renew(self, tls: Tls) -> None:
         """Meets new connections with these certificates. Raises ValueError like `reload`."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-import socket
+from functools import lru_cache
 
 from radius_bridge import metrics
 from radius_bridge.radius import sockets
@@ -29,8 +29,7 @@ class Udp:
     ) -> None:
         """Opens a numeric address and a port (0: any). Raises OSError that names it."""
         self._socket = sockets.open_udp(host, port, receive_buffer=receive_buffer)
-        self.clients = clients
-        """Whose packets are taken, from the next one on."""
+        self.take_from(clients)
         self._service = service
         self._receiver = Receiver()
         self._sender = Sender()
@@ -44,6 +43,11 @@ class Udp:
     def address(self) -> tuple[str, int]:
         """Address and port that are open."""
         return sockets.local_address(self._socket)
+
+    def take_from(self, clients: Clients) -> None:
+        """Takes the packets of these, from the next one on."""
+        # They are few, and their sockets too; a stranger's that differ each time push them out, which costs a look-up.
+        self._client_at = lru_cache(maxsize=4096)(lambda name: clients.at(*sockets.address_of(name)))
 
     def close(self) -> None:
         """Stops reading; what is in flight can still be answered."""
@@ -73,15 +77,13 @@ class Udp:
                 self._log.warning("receive failed", error=str(error))
             return
         now, arrival = moment()
-        service, clients = self._service, self.clients
-        version = 4 if self._socket.family == socket.AF_INET else 6
-        host = slice(4, 8) if version == 4 else slice(8, 24)
+        service, client_at = self._service, self._client_at
         for data, name, control in received:
             reply, dropped = sockets.read_control(control)
             if dropped is not None and dropped != self._kernel_drops:
                 self._count_kernel_drops(dropped)
             where = (name, reply)
-            client = clients.at(version, int.from_bytes(name[host]))
+            client = client_at(name)
             if client is None:
                 service.drop(Drop.UNKNOWN_CLIENT, self, where)
             else:

@@ -79,7 +79,19 @@ def test_a_name_that_could_be_in_either_of_two_realms_is_refused(name: str) -> N
             "\\",
             "alice ",
         ),
-        *(" alice", "a  b", "a\u00a0b", "ﬁn", "א1a", "İ" * 126, "host/", "host/a/b", "host/.corp", "host/pc@", "\0"),
+        *(
+            " alice",
+            "a  b",
+            "a\u00a0b",
+            "ﬁn",
+            "א1a",
+            "İ" * 126,
+            "host/",
+            "host/a/b",
+            "host/.corp",
+            "host/pc@",
+            "alice\0\0",
+        ),
     ],
 )
 def test_what_nobody_could_name_in_a_grant_is_refused(name: str) -> None:
@@ -91,7 +103,14 @@ def test_a_wide_form_of_a_separator_brings_nobody_into_another_realm(name: str) 
     assert user(name) == "(bad-name)"
 
 
-@pytest.mark.parametrize("name", ["", " ", "   "])
+@pytest.mark.parametrize("name", ["alice\0", "Alice\0"])
+def test_one_nul_at_the_end_is_not_of_the_name_rfc_2865_5(name: str) -> None:
+    assert user(name) == "alice"
+    assert user("CORP\\" + name) == "alice@corp"
+    assert user(f"anonymous{name[5:]}") == "(never-bound)"
+
+
+@pytest.mark.parametrize("name", ["", " ", "   ", "\0"])
 def test_no_name_is_nobodys(name: str) -> None:
     assert user(name) == "(no-name)"
 

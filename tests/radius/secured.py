@@ -5,10 +5,10 @@ from datetime import timedelta
 from pathlib import Path
 
 from radius_bridge.policy.members import parse_prefix
-from radius_bridge.radius import tls
+from radius_bridge.radius import genuine, tls
 from radius_bridge.radius.accounting import Rules
 from radius_bridge.radius.clients import Client, Clients, Networks
-from radius_bridge.radius.packet import MAX_LENGTH, accounting_request
+from radius_bridge.radius.packet import HEADER, MAX_LENGTH, accounting_request, parse
 from radius_bridge.radius.service import Service
 from tests.lab.pki import Authority, Identity
 from tests.lab.radius_client import Status, accounting, request
@@ -36,6 +36,21 @@ def longest(secret: bytes) -> bytes:
     pairs = [*accounting(Status.START, "alice", "s1", "10.1.2.3"), *((33, bytes((n,)) * 253) for n in range(15))]
     spare = MAX_LENGTH - len(accounting_request(1, pairs, secret))
     return accounting_request(1, [*pairs, (33, bytes(spare - 2))], secret)
+
+
+def change(code: int, secret: bytes) -> bytes:
+    """A CoA- (43) or Disconnect-Request (40) with two Proxy-States."""
+    body = b"\x21\x05one\x01\x07alice\x21\x05two"
+    head = bytes((code, 9)) + (HEADER + len(body)).to_bytes(2)
+    return head + genuine.request_authenticator(head, body, secret) + body
+
+
+def is_nak(answer: bytes, request: bytes, secret: bytes) -> bool:
+    """True if it is the NAK to that request, with Error-Cause 406 and the Proxy-States (RFC 5176 §3.5, §3.1)."""
+    nak = parse(answer)
+    is_right = genuine.verdict(nak, secret, parse(request)) is genuine.Verdict.RIGHT
+    pairs = [(101, (406).to_bytes(4)), (33, b"one"), (33, b"two")]
+    return is_right and (nak.code, nak.identifier, nak.attributes) == (request[0] + 2, 9, pairs)
 
 
 class SecuredLab:

@@ -188,6 +188,14 @@ async def test_rfc_5176_3_an_unwanted_code_is_discarded_and_no_reason_to_close(l
     assert is_response(await heard(peer), ASKED, dtls.SECRET)
 
 
+@pytest.mark.parametrize("code", [40, 43], ids=["Disconnect-Request", "CoA-Request"])
+async def test_rfc_6614_2_5_a_change_of_authorisation_is_answered_with_a_nak(lab: Lab, code: int) -> None:
+    peer = await lab.connect()
+    asked = secured.change(code, dtls.SECRET)
+    peer.send(asked)
+    assert secured.is_nak(await heard(peer), asked, dtls.SECRET)
+
+
 async def test_octets_that_are_no_dtls_change_nothing(lab: Lab) -> None:
     peer = await lab.connect()
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:

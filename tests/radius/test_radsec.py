@@ -168,13 +168,24 @@ async def test_rfc_6613_2_6_4_a_bad_length_attribute_or_authenticator_ends_the_c
 
 
 @pytest.mark.parametrize("code", [1, 40, 43], ids=["Access-Request", "Disconnect-Request", "CoA-Request"])
-async def test_rfc_6613_2_6_4_and_rfc_5176_3_an_unwanted_code_is_discarded_and_no_reason_to_close(
+async def test_rfc_6613_2_6_4_an_unwanted_code_of_nobody_is_discarded_and_no_reason_to_close(
     lab: Lab, code: int
 ) -> None:
     peer = await lab.connect(lab.serve())
     peer.send(bytes((code,)) + b"\x01\x00\x14" + bytes(16))
     peer.send(status.request(7, tls.SECRET))
     assert (await peer.hear())[:2] == b"\x05\x07"
+
+
+@pytest.mark.parametrize("code", [40, 43], ids=["Disconnect-Request", "CoA-Request"])
+async def test_rfc_6614_2_5_a_change_of_authorisation_is_answered_with_a_nak(lab: Lab, code: int) -> None:
+    peer = await lab.connect(lab.serve())
+    asked = secured.change(code, tls.SECRET)
+    peer.send(asked)
+    assert secured.is_nak(await peer.hear(), asked, tls.SECRET)
+    peer.send(secured.change(code, b"another secret") + status.request(7, tls.SECRET))
+    assert (await peer.hear())[:2] == b"\x05\x07"
+    assert not lab.recorder.events
 
 
 async def test_rfc_7930_2_a_packet_of_4096_octets_comes_and_so_does_its_response(lab: Lab) -> None:
