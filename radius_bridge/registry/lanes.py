@@ -29,9 +29,12 @@ from radius_bridge.registry.known import Known
 from radius_bridge.registry.kv import Committed, Entry
 from radius_bridge.registry.parts import gently, read_parts, slices
 from radius_bridge.registry.settling import Settling
-from radius_bridge.registry.tickets import Lane, Ticket, Tickets
+from radius_bridge.registry.tickets import FULL, Lane, Ticket, Tickets
 from radius_bridge.registry.transport import TRY_TIMEOUT
 from radius_bridge.registry.turn import Added, MayBind, Refresh, Turn
+
+LAST_CALL: Final = 0.006
+"""Seconds before an announcement at which a transaction begins that is to be in it."""
 
 LAST_WORDS: Final = 4.0
 """Seconds that `close` leaves for what is to be announced."""
@@ -173,7 +176,28 @@ class Lanes:
             await lane.wake.wait()
             lane.wake.clear()
             while lane.pending:
+                await self._gather(lane)
                 await self._turn(lane)
+
+    async def _gather(self, lane: Lane) -> None:
+        """Under load, waits with a transaction that is not full for the announcement that it is to be in: a response
+        waits for that one anyway.
+        """
+        due = self.access.due
+        rest = due - LAST_CALL - time.monotonic()
+        if len(lane.pending) >= FULL or lane.failures or lane.doubtful:
+            return
+        if lane.called == due:
+            rest += self.access.interval  # this one is for the next announcement
+        if rest <= 0:
+            lane.called = due
+            return
+        lane.full.clear()
+        try:
+            async with asyncio.timeout(rest):
+                await lane.full.wait()
+        except TimeoutError:
+            lane.called = self.access.due
 
     async def _turn(self, lane: Lane) -> None:
         """One transaction of a lane, with whatever must be read before it."""

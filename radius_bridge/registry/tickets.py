@@ -38,7 +38,7 @@ class Ticket:
 class Lane:
     """What goes into the same transactions, of which one is in flight at a time."""
 
-    __slots__ = ("_stations", "doubtful", "failures", "in_flight", "pending", "wake")
+    __slots__ = ("_stations", "called", "doubtful", "failures", "full", "in_flight", "pending", "wake")
 
     def __init__(self) -> None:
         self.pending: dict[Ticket, None] = {}
@@ -50,6 +50,10 @@ class Lane:
         self.doubtful: set[str] = set()
         """Keys to read before they are written again: a check failed, or an outcome is unknown."""
         self.wake = asyncio.Event()
+        self.full = asyncio.Event()
+        """Set when the next transaction has become full."""
+        self.called = 0.0
+        """The announcement (when it was due) for which its last transaction began that was not full."""
         self.failures = 0
         """Transactions that failed one after the other, conflicts aside."""
 
@@ -69,6 +73,8 @@ class Lane:
         self.pending[ticket] = None
         self._stations[ticket.station] = self._stations.get(ticket.station, 0) + 1
         self.wake.set()
+        if len(self.pending) - self.in_flight >= FULL:
+            self.full.set()
 
     def remove(self, ticket: Ticket) -> None:
         """Takes a ticket out, if it is there."""
