@@ -62,18 +62,23 @@ class Lane:
         return station in self._stations
 
     @property
+    def waiting(self) -> int:
+        """Tickets that are not in the transaction in flight."""
+        return len(self.pending) - self.in_flight
+
+    @property
     def has_room(self) -> bool:
         """True if its next transaction is neither full nor behind a trouble."""
         if self.doubtful or self.failures:
             return not self.pending
-        return len(self.pending) - self.in_flight < FULL
+        return self.waiting < FULL
 
     def add(self, ticket: Ticket) -> None:
         """Queues a ticket."""
         self.pending[ticket] = None
         self._stations[ticket.station] = self._stations.get(ticket.station, 0) + 1
         self.wake.set()
-        if len(self.pending) - self.in_flight >= FULL:
+        if self.waiting >= FULL:
             self.full.set()
 
     def remove(self, ticket: Ticket) -> None:
@@ -134,7 +139,7 @@ class Tickets:
                 return lane
             if room is None and lane.has_room:
                 room = lane
-        return room or min(self.lanes, key=lambda lane: len(lane.pending))
+        return room or min(self.lanes, key=lambda lane: lane.waiting // FULL)
 
     def waiting(self) -> list[asyncio.Future[None]]:
         """Those who wait for what is open."""
