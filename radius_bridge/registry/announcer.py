@@ -21,7 +21,7 @@ from radius_bridge.registry.poll import backoff
 from radius_bridge.registry.transport import TRY_TIMEOUT
 
 FIRST_INTERVAL: Final = 0.005
-LONGEST_INTERVAL: Final = 0.025
+LONGEST_INTERVAL: Final = 0.02
 """Seconds between two announcements: at first, when one follows the other, and under load. Idle, there is none. A
 response to a login waits for it; that hosts do not wake so often is their own doing (`registry.poll`)."""
 
