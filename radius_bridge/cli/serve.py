@@ -40,10 +40,10 @@ log = structlog.get_logger()
 
 DEFAULT_CONFIG = Path("/etc/radius-bridge/radius-bridge.toml")
 
-GARBAGE = (20_000, 20, 20)
+GARBAGE = (2_000, 1_000, 100)
 """Objects, and rounds, after which the garbage collector looks (Python's own: 700, 10, 10). Next to nothing of ours is
-in cycles, and much of what a login leaves is kept: all of that was looked through time and again while responses
-waited."""
+in cycles, and much of what a login leaves is kept (names, responses for repetitions): what is young is looked through
+often, which takes some ms, and all of it seldom, because all responses wait for that."""
 
 DRAIN = 5.0
 """Seconds that SIGTERM leaves for what is in flight."""

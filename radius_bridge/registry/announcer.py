@@ -14,19 +14,19 @@ import structlog
 
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import Conflict, NotRecorded, RegistryError
-from radius_bridge.registry.feed import ABANDONED, QUIET_BYTES, READ_AGAIN, Change, Class, Log, record_key
+from radius_bridge.registry.feed import ABANDONED, QUIET_BYTES, READ_AGAIN, STANDS, Change, Class, Log, record_key
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Op
 from radius_bridge.registry.poll import backoff
 from radius_bridge.registry.transport import TRY_TIMEOUT
 
 FIRST_INTERVAL: Final = 0.005
-LONGEST_INTERVAL: Final = 0.025
+LONGEST_INTERVAL: Final = 0.02
 """Seconds between two announcements: at first, when one follows the other, and under load. Idle, there is none. A
 response to a login waits for it; that hosts do not wake so often is their own doing (`registry.poll`)."""
 
-FEW: Final = 2
-"""Transactions in one announcement up to which we are idle: a login is one, or two with its IPv6 address."""
+FEW: Final = 4
+"""Entries of one announcement up to which we are idle: a login is one, or two with its IPv6 address."""
 
 OUTAGE: Final = 300.0
 """Seconds of failing from which on we no longer say what has changed (Consul remembers deletions for 15 minutes, and
@@ -81,6 +81,10 @@ class Announcer:
         self._taken = 0
         self._announced = 0
         self._wake = asyncio.Event()
+        self.interval = 0.0
+        """Seconds between two announcements at the moment; 0 when idle."""
+        self.due = 0.0
+        """Monotonic time of the next announcement, if that is to come: what is committed until then goes together."""
         self._index = 0
         """The modify index of our record; 0 if it does not exist."""
         self._written = 0.0
@@ -117,9 +121,10 @@ class Announcer:
 
     async def run(self) -> None:
         """Announces until cancelled, or until done after `close`."""
-        interval, ended = 0.0, 0.0
         while await self._something_to_do():
-            await asyncio.sleep(max(0.0, ended + interval - time.monotonic()))
+            await asyncio.sleep(max(0.0, self.due - time.monotonic()))
+            began = time.monotonic()
+            self.due = began + self.interval
             if self._read_again:
                 self._pending.appendleft(READ_ALL)
                 self._announced -= 1  # nobody waits for it
@@ -129,18 +134,18 @@ class Announcer:
                 await self._write()
             self.counters["entries"] += fresh
             self._announced += fresh
-            lots = 0
             while self._waiting and self._waiting[0][0] <= self._announced:
                 _, done = self._waiting.popleft()
-                lots += 1
                 if not done.done():
                     done.set_result(None)
-            ended = time.monotonic()
-            interval = self._next_interval(interval, lots)
+            self.interval = self._next_interval(self.interval, fresh)
+            self.due = max(began + self.interval, time.monotonic() + min(self.interval, FIRST_INTERVAL))
 
-    def _next_interval(self, interval: float, lots: int) -> float:
+    def _next_interval(self, interval: float, fresh: int) -> float:
         """Under load each announcement takes more; else none waits."""
-        if lots > FEW or self._record.crowded:
+        if self._record.crowded:
+            return STANDS  # nothing is won by writing all of it again for the little that has room sooner
+        if fresh > FEW:
             return min(LONGEST_INTERVAL, max(FIRST_INTERVAL, 2 * interval))
         return max(self._least, interval / 2 if interval > FIRST_INTERVAL else 0.0)
 

@@ -1,12 +1,13 @@
 """Events and leases in, committed sessions and bindings out: the writing half of the registry.
 
-What concerns one station goes to the same lane, and a lane has one transaction in flight: that keeps its order and
-still fills Consul and its disk. While a transaction is in flight the next one gathers, so nothing waits for a timer.
-Whoever submits something hears of it when Consul has committed it and the change feed has announced it, and only then.
+A lane has one transaction in flight, and while it is, the next one gathers; what concerns a station goes where
+something of it waits, which keeps its order. Whoever submits something hears of it when Consul has committed it and the
+change feed has announced it, and only then: under load what fills no transaction waits for the last moment before
+the announcement. Idle, nothing waits for a timer.
 
 Lanes may write to the same record, as may other bridges: every write is checked, and what fails is read and done
 again. What is queued: `registry.tickets`; a transaction in the making: `registry.turn`; what comes after it:
-`registry.settling` and `registry.consequences`.
+`registry.settling` and `registry.learning`.
 """
 
 import asyncio
@@ -20,18 +21,21 @@ import structlog
 
 from radius_bridge.identity.events import Event, Kind, Lease, Restart
 from radius_bridge.registry.announcer import Announcer
-from radius_bridge.registry.consequences import Consequences
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import Conflict, Forbidden, RegistryError
 from radius_bridge.registry.feed import Class
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.known import Known
 from radius_bridge.registry.kv import Committed, Entry
-from radius_bridge.registry.parts import gently, read_parts, slices
+from radius_bridge.registry.learning import Learning
 from radius_bridge.registry.settling import Settling
-from radius_bridge.registry.tickets import Lane, Ticket, Tickets
+from radius_bridge.registry.tickets import FULL, Lane, Ticket, Tickets
 from radius_bridge.registry.transport import TRY_TIMEOUT
 from radius_bridge.registry.turn import Added, MayBind, Refresh, Turn
+
+EARLY: Final = (2.0, 0.02)
+"""How long before an announcement a transaction begins that is to be in it: twice as long as they took lately, and so
+many seconds at most."""
 
 LAST_WORDS: Final = 4.0
 """Seconds that `close` leaves for what is to be announced."""
@@ -41,9 +45,6 @@ BACKOFF: Final = (0.05, 1.0)
 
 IDENTITY_INTERVAL: Final = 0.05
 """Seconds between two announcements of sessions and bindings: no answer waits for them."""
-
-SLICE: Final = 500
-"""Records that are looked at between two turns of the event loop."""
 
 _log = structlog.get_logger(__name__)
 
@@ -78,6 +79,8 @@ class Lanes:
         self._clock = clock
         self._committed = committed
         self._may_bind = may_bind
+        self._takes = 0.0
+        """Seconds that a transaction takes, lately."""
         self._tasks: list[asyncio.Task[None]] = []
         self._announcers: list[asyncio.Task[None]] = []
         self.counters: Counter[str] = Counter()
@@ -85,7 +88,7 @@ class Lanes:
         self.access = Announcer(consul, keys, Class.BRIDGE, clock=clock)
         self.identity = Announcer(consul, keys, Class.IDENTITY, least_interval=IDENTITY_INTERVAL, clock=clock)
         self._tickets = Tickets(count, patience, queue_limit, self.counters)
-        self._consequences = Consequences(keys, self.known, self._tickets, may_bind, clock)
+        self._learning = Learning(consul, keys, self.known, self._tickets, may_bind, clock)
         self._settling = Settling(keys, self.known, self._tickets, self.access, self.identity, clock)
 
     async def __aenter__(self) -> Self:
@@ -107,21 +110,11 @@ class Lanes:
 
         In parts, between which others have their turn, here and in Consul; each folder over about `spread` seconds.
         """
-        learnt: list[str] = []
-        for folder in (self._keys.restarts, self._keys.sessions, self._keys.bindings):
-            listing = await self._consul.read_keys(folder, consistency="consistent")
-            async for entries in read_parts(self._consul, folder, listing.keys, spread=spread):
-                async for entry in gently(entries, SLICE):
-                    if self._take(entry):
-                        learnt.append(entry.key)
-        for some in slices(learnt, SLICE):
-            self._consequences.of(some)
-            await asyncio.sleep(0)
-        self.known.prune(self._clock())
+        await self._learning.load(spread)
 
     def learn(self, entries: Iterable[Entry]) -> None:
         """Takes note of what somebody wrote, unless we know it newer; does what follows from it."""
-        self._consequences.of([entry.key for entry in entries if self._take(entry)])
+        self._learning.learn(entries)
 
     def submit(self, event: Event | Restart) -> asyncio.Future[None]:
         """Takes an event to commit.
@@ -179,7 +172,28 @@ class Lanes:
             await lane.wake.wait()
             lane.wake.clear()
             while lane.pending:
+                await self._gather(lane)
                 await self._turn(lane)
+
+    async def _gather(self, lane: Lane) -> None:
+        """Under load, waits with a transaction that is not full for the announcement that it is to be in: a response
+        waits for that one anyway.
+        """
+        due, (times, longest) = self.access.due, EARLY
+        rest = due - min(longest, times * self._takes) - time.monotonic()
+        if len(lane.pending) >= FULL or lane.failures or lane.doubtful:
+            return
+        if lane.called == due:
+            rest += self.access.interval  # this one is for the next announcement
+        if rest <= 0:
+            lane.called = due
+            return
+        lane.full.clear()
+        try:
+            async with asyncio.timeout(rest):
+                await lane.full.wait()
+        except TimeoutError:
+            lane.called = self.access.due
 
     async def _turn(self, lane: Lane) -> None:
         """One transaction of a lane, with whatever must be read before it."""
@@ -196,7 +210,9 @@ class Lanes:
             if ops:
                 self.counters["transactions"] += 1
                 self.counters["operations"] += len(ops)
+                began = time.monotonic()
                 done = await self._consul.transact(ops, timeout=TRY_TIMEOUT)
+                self._takes += (time.monotonic() - began - self._takes) / 8
         except Conflict as conflict:
             # Another writer was faster. Nothing is wrong: read what failed, and build anew.
             self.counters["conflicts"] += 1
@@ -227,7 +243,7 @@ class Lanes:
             for ticket in tickets:
                 lane.remove(ticket)
             self._settling.settle(turn, tickets, done)
-            self._consequences.of(turn.groups, turn.written)
+            self._learning.follow(turn.groups, turn.written)
             self.known.prune(self._clock())
         finally:
             lane.in_flight = 0
@@ -278,14 +294,6 @@ class Lanes:
         pause = min(longest, first * 2**lane.failures)
         lane.failures = min(lane.failures + 1, 16)
         await asyncio.sleep(random.uniform(0, pause))  # noqa: S311 - spreads retries, protects nothing
-
-    def _take(self, entry: Entry) -> bool:
-        """Takes note of a record; False if we know it newer."""
-        is_folder = entry.key.endswith("/") and not entry.value  # the restart of a NAS without a name ends so, too
-        if is_folder or entry.modify_index <= self.known.index(entry.key):
-            return False
-        self.known.put(entry.key, entry.value, entry.modify_index)
-        return True
 
     def _bad_record(self, message: str) -> None:
         self.counters["bad_records"] += 1

@@ -38,7 +38,7 @@ class Ticket:
 class Lane:
     """What goes into the same transactions, of which one is in flight at a time."""
 
-    __slots__ = ("_stations", "doubtful", "failures", "in_flight", "pending", "wake")
+    __slots__ = ("_stations", "called", "doubtful", "failures", "full", "in_flight", "pending", "wake")
 
     def __init__(self) -> None:
         self.pending: dict[Ticket, None] = {}
@@ -50,6 +50,10 @@ class Lane:
         self.doubtful: set[str] = set()
         """Keys to read before they are written again: a check failed, or an outcome is unknown."""
         self.wake = asyncio.Event()
+        self.full = asyncio.Event()
+        """Set when the next transaction has become full."""
+        self.called = 0.0
+        """The announcement (when it was due) for which its last transaction began that was not full."""
         self.failures = 0
         """Transactions that failed one after the other, conflicts aside."""
 
@@ -58,17 +62,24 @@ class Lane:
         return station in self._stations
 
     @property
+    def waiting(self) -> int:
+        """Tickets that are not in the transaction in flight."""
+        return len(self.pending) - self.in_flight
+
+    @property
     def has_room(self) -> bool:
         """True if its next transaction is neither full nor behind a trouble."""
         if self.doubtful or self.failures:
             return not self.pending
-        return len(self.pending) - self.in_flight < FULL
+        return self.waiting < FULL
 
     def add(self, ticket: Ticket) -> None:
         """Queues a ticket."""
         self.pending[ticket] = None
         self._stations[ticket.station] = self._stations.get(ticket.station, 0) + 1
         self.wake.set()
+        if self.waiting >= FULL:
+            self.full.set()
 
     def remove(self, ticket: Ticket) -> None:
         """Takes a ticket out, if it is there."""
@@ -128,7 +139,7 @@ class Tickets:
                 return lane
             if room is None and lane.has_room:
                 room = lane
-        return room or min(self.lanes, key=lambda lane: len(lane.pending))
+        return room or min(self.lanes, key=lambda lane: lane.waiting // FULL)
 
     def waiting(self) -> list[asyncio.Future[None]]:
         """Those who wait for what is open."""

@@ -105,6 +105,34 @@ async def test_the_events_of_one_address_are_made_into_one_change() -> None:
     assert consul.store[ALICE].value == b"1800102600"
 
 
+async def test_many_logins_at_once_fill_transactions() -> None:
+    consul = FakeConsul()
+    async with make_lanes(consul) as lanes:
+        await asyncio.gather(*(lanes.submit(event(Kind.START, f"u{n}", NOW, Prefix(4, n, 32))) for n in range(210)))
+    assert consul.sizes == [63] * 10
+
+
+async def test_before_an_announcement_that_is_to_come_logins_gather_into_one_transaction() -> None:
+    consul = FakeConsul()
+    async with make_lanes(consul) as lanes:
+        lanes.access.interval, lanes.access.due = 0.1, asyncio.get_running_loop().time() + 0.1
+        futures = []
+        for n in range(10):
+            futures.append(lanes.submit(event(Kind.START, f"u{n}", NOW, Prefix(4, n, 32))))
+            await asyncio.sleep(0)
+        await asyncio.gather(*futures)
+    assert consul.sizes == [30]
+
+
+async def test_a_login_alone_waits_for_no_timer() -> None:
+    consul = FakeConsul()
+    async with make_lanes(consul) as lanes:
+        done = lanes.submit(event(Kind.START, "alice", NOW, ADDRESS))
+        for _ in range(20):
+            await asyncio.sleep(0)
+        assert done.done()
+
+
 async def test_a_stop_that_names_no_address_ends_what_its_session_claimed_even_a_moment_ago() -> None:
     consul = FakeConsul()
     async with make_lanes(consul) as lanes:

@@ -1,35 +1,78 @@
-"""What follows from what was learnt: sessions that lack something of a lease, a restart, or one that they came from.
-
-What two writers learnt at the same moment, each without the other's, is made up for when they hear of it.
+"""What others wrote, and what follows from it: sessions may lack something of a lease, a restart, or one that they came
+from. What two writers learnt at the same moment, each without the other's, is made up for when they hear of it.
 """
 
+import asyncio
 from collections.abc import Callable, Iterable
+from typing import Final
 
 from radius_bridge.identity import engine
 from radius_bridge.identity.bindings import Binding
 from radius_bridge.identity.sessions import Session
+from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.known import Known
+from radius_bridge.registry.kv import Entry
+from radius_bridge.registry.parts import gently, read_parts, slices
 from radius_bridge.registry.tickets import Tickets
 from radius_bridge.registry.turn import MayBind, Overlay
 
+SLICE: Final = 500
+"""Records that are looked at between two turns of the event loop."""
 
-class Consequences:
-    """Queues refreshes of the sessions that need one."""
+Written = Callable[[str], Session | Binding | None]
+"""Gives the record that we wrote at a key just now; None for any other."""
+
+
+class Learning:
+    """Keeps what is known up to date, and queues refreshes of the sessions that need one."""
 
     def __init__(
-        self, keys: Keys, known: Known, tickets: Tickets, may_bind: MayBind, clock: Callable[[], float]
+        self,
+        consul: Consul,
+        keys: Keys,
+        known: Known,
+        tickets: Tickets,
+        may_bind: MayBind,
+        clock: Callable[[], float],
     ) -> None:
+        self._consul = consul
         self._keys = keys
         self._known = known
         self._tickets = tickets
         self._may_bind = may_bind
         self._clock = clock
 
-    def of(self, keys: Iterable[str], written: Callable[[str], Session | Binding | None] = lambda _key: None) -> None:
+    async def load(self, spread: float) -> None:
+        """Reads all that is recorded, each folder over about `spread` seconds. Raises RegistryError."""
+        learnt: list[str] = []
+        for folder in (self._keys.restarts, self._keys.sessions, self._keys.bindings):
+            listing = await self._consul.read_keys(folder, consistency="consistent")
+            async for entries in read_parts(self._consul, folder, listing.keys, spread=spread):
+                async for entry in gently(entries, SLICE):
+                    if self._take(entry):
+                        learnt.append(entry.key)
+        for some in slices(learnt, SLICE):
+            self.follow(some)
+            await asyncio.sleep(0)
+        self._known.prune(self._clock())
+
+    def learn(self, entries: Iterable[Entry]) -> None:
+        """Takes note of what somebody wrote, unless we know it newer; does what follows from it."""
+        self.follow([entry.key for entry in entries if self._take(entry)])
+
+    def _take(self, entry: Entry) -> bool:
+        """Takes note of a record; False if we know it newer."""
+        is_folder = entry.key.endswith("/") and not entry.value  # the restart of a NAS without a name ends so, too
+        if is_folder or entry.modify_index <= self._known.index(entry.key):
+            return False
+        self._known.put(entry.key, entry.value, entry.modify_index)
+        return True
+
+    def follow(self, keys: Iterable[str], written: Written = lambda _key: None) -> None:
         """Refreshes the sessions that lack something which follows from the records at these keys.
 
-        `written` gives those that we wrote just now: it spares reading them.
+        Those that `written` gives need not be read.
         """
         affected: dict[str, None] = {}
         for key in keys:
