@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from radius_bridge.cli.common import JsonOption, fail, moment, naming_of, print_json, print_table, until, with_consul
+from radius_bridge.cli.reach import contains
 from radius_bridge.identity.bindings import Binding
 from radius_bridge.identity.macs import mac_of
 from radius_bridge.identity.names import Names, Naming
@@ -153,7 +154,7 @@ def _is_meant(row: dict[str, Any], whom: str, user: str, address: Prefix | None)
     if whom in (row["user"], row["nas"], row["session"], row["session"].partition("/")[2]):
         return True
     if address is not None:
-        return bool(row["address"]) and _within(parse_prefix(row["address"]), address)
+        return bool(row["address"]) and contains(address, parse_prefix(row["address"]))
     return bool(row["mac"]) and mac_of(whom) == row["mac"]
 
 
@@ -162,10 +163,3 @@ def _address(whom: str) -> Prefix | None:
         return parse_prefix(whom)
     except ValueError:
         return None
-
-
-def _within(host: Prefix, network: Prefix) -> bool:
-    if host.version != network.version or host.length < network.length:
-        return False
-    shift = (32 if host.version == 4 else 128) - network.length
-    return host.number >> shift == network.number >> shift
