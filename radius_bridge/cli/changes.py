@@ -6,7 +6,7 @@ from typing import Annotated
 import structlog
 import typer
 
-from radius_bridge.cli.common import consul_settings, fail, with_consul
+from radius_bridge.cli.common import consul_settings, fail, warn, with_consul
 from radius_bridge.process import configure_logging, notify_systemd, run_until, signals
 from radius_bridge.registry import notices
 from radius_bridge.registry.consul import Consul
@@ -35,7 +35,7 @@ def notify(
 
     count, unnamed = with_consul(work, at_home=False)
     for key in unnamed:
-        typer.echo(f"warning: {key}: no host follows it", err=True)
+        warn(f"{key}: no host follows it")
     if not count:
         fail(f"{prefix}: nothing there that hosts follow; deletions below a prefix are heard of within 15 seconds")
     typer.echo(f"{count} {'entry' if count == 1 else 'entries'} announced")

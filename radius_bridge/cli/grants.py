@@ -18,6 +18,7 @@ from radius_bridge.cli.common import (
     print_json,
     print_table,
     until,
+    warn,
     with_consul,
 )
 from radius_bridge.cli.everywhere import everywhere
@@ -106,7 +107,7 @@ def list_grants(
     found, problems = with_consul(work)
     found = [(grant, expires) for grant, expires in found if name in {"", grant.service}]
     for problem in problems:
-        typer.echo(f"warning: {problem}", err=True)
+        warn(problem)
     now = time.time()
     if as_json:
         print_json([_as_json(grant, expires) for grant, expires in found])

@@ -18,6 +18,7 @@ from radius_bridge.cli.common import (
     print_json,
     print_table,
     until,
+    warn,
     with_consul,
 )
 from radius_bridge.cli.everywhere import everywhere
@@ -87,7 +88,7 @@ def show(
 
     groups, problems = with_consul(work)
     for problem in problems:
-        typer.echo(f"warning: {problem}", err=True)
+        warn(problem)
     if name and GroupRef(name) not in groups:
         fail(f"group:{name} has no members")
     members = [

@@ -6,7 +6,17 @@ from typing import Annotated, Any
 
 import typer
 
-from radius_bridge.cli.common import JsonOption, fail, moment, naming_of, print_json, print_table, until, with_consul
+from radius_bridge.cli.common import (
+    JsonOption,
+    fail,
+    moment,
+    naming_of,
+    print_json,
+    print_table,
+    until,
+    warn,
+    with_consul,
+)
 from radius_bridge.cli.reach import contains
 from radius_bridge.identity.bindings import Binding
 from radius_bridge.identity.macs import mac_of
@@ -54,7 +64,7 @@ def who(
 
     found, problems = with_consul(work)
     for problem in problems:
-        typer.echo(f"warning: {problem}", err=True)
+        warn(problem)
     if as_json:
         print_json(found)
     elif found or not whom:
