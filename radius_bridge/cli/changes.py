@@ -7,7 +7,7 @@ import structlog
 import typer
 
 from radius_bridge.cli.common import consul_settings, with_consul
-from radius_bridge.cli.output import fail
+from radius_bridge.cli.output import fail, warn
 from radius_bridge.process import configure_logging, notify_systemd, run_until, signals
 from radius_bridge.registry import notices
 from radius_bridge.registry.consul import Consul
@@ -36,7 +36,7 @@ def notify(
 
     count, unnamed = with_consul(work, at_home=False)
     for key in unnamed:
-        typer.echo(f"warning: {key}: no host follows it", err=True)
+        warn(f"{key}: no host follows it")
     if not count:
         fail(f"{prefix}: nothing there that hosts follow; deletions below a prefix are heard of within 15 seconds")
     typer.echo(f"{count} {'entry' if count == 1 else 'entries'} announced")

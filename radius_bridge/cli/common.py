@@ -11,7 +11,7 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import typer
 from pydantic import SecretStr, ValidationError
 
-from radius_bridge.cli.output import USAGE, fail
+from radius_bridge.cli.output import USAGE, fail, warn
 from radius_bridge.identity.names import NameRefused, Names, Naming
 from radius_bridge.policy.expiry import NEVER, parse_duration
 from radius_bridge.policy.members import GroupRef, Member, describe, parse_who, user_group, user_of
@@ -171,7 +171,7 @@ async def _naming_at_home(consul: Consul, keys: Keys) -> Naming:
 
 def _without_rules(error: Exception) -> Naming:
     why = str(error) or "Consul does not answer"
-    typer.echo(f"warning: no rules of names ({why}): realms are taken as they are typed", err=True)
+    warn(f"no rules of names ({why}): realms are taken as they are typed")
     return Naming()
 
 

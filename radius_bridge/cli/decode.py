@@ -23,6 +23,7 @@ from radius_bridge.radius.capture import Capture, CaptureError, Datagram, is_cap
 from radius_bridge.radius.dictionary import Dictionary
 from radius_bridge.radius.genuine import CODES, RESPONSES, Verdict, verdict
 from radius_bridge.radius.packet import Malformed, Packet, parse
+from radius_bridge.radius.sockets import endpoint
 
 PORTS = (1812, 1813, 1645, 1646, 3799)
 """Where RADIUS is spoken over UDP: RFC 2865 §3, RFC 2866 §3 and what was used before them, RFC 5176 §2.3."""
@@ -129,7 +130,7 @@ class _Decoder:
         if datagram.time is not None:
             shown["time"] = datagram.time
         if datagram.source[0]:
-            shown["source"], shown["destination"] = _endpoint(datagram.source), _endpoint(datagram.destination)
+            shown["source"], shown["destination"] = endpoint(*datagram.source), endpoint(*datagram.destination)
         try:
             packet = parse(datagram.payload)
         except Malformed as error:
@@ -169,11 +170,6 @@ class _Decoder:
         else:
             shown["value"] = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
         return shown
-
-
-def _endpoint(endpoint: tuple[str, int]) -> str:
-    host, port = endpoint
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _print(packet: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import typer
 
 from radius_bridge.cli.common import ForOption, as_read, expiry_after, parse_who_argument, with_consul
 from radius_bridge.cli.everywhere import everywhere
-from radius_bridge.cli.output import USAGE, JsonOption, ending, fail, print_json, print_table, until
+from radius_bridge.cli.output import USAGE, JsonOption, ending, fail, print_json, print_table, until, warn
 from radius_bridge.cli.reach import YesOption, ask_if_much
 from radius_bridge.policy.expiry import NEVER, format_expiry
 from radius_bridge.policy.members import describe
@@ -94,7 +94,7 @@ def list_grants(
     found, problems = with_consul(work)
     found = [(grant, expires) for grant, expires in found if name in {"", grant.service}]
     for problem in problems:
-        typer.echo(f"warning: {problem}", err=True)
+        warn(problem)
     now = time.time()
     if as_json:
         print_json([_as_json(grant, expires) for grant, expires in found])

@@ -8,7 +8,7 @@ import typer
 
 from radius_bridge.cli.common import ForOption, as_read, expiry_after, parse_who_argument, with_consul
 from radius_bridge.cli.everywhere import everywhere
-from radius_bridge.cli.output import USAGE, JsonOption, ending, fail, print_json, print_table, until
+from radius_bridge.cli.output import USAGE, JsonOption, ending, fail, print_json, print_table, until, warn
 from radius_bridge.cli.reach import YesOption, ask_if_much
 from radius_bridge.policy.expiry import NEVER, format_expiry
 from radius_bridge.policy.members import GroupRef, describe
@@ -75,7 +75,7 @@ def show(
 
     groups, problems = with_consul(work)
     for problem in problems:
-        typer.echo(f"warning: {problem}", err=True)
+        warn(problem)
     if name and GroupRef(name) not in groups:
         fail(f"group:{name} has no members")
     members = [

@@ -3,6 +3,7 @@
 import asyncio
 import re
 import time
+from contextlib import suppress
 from typing import Annotated, Any, Final
 
 import msgspec
@@ -10,10 +11,10 @@ import typer
 
 from radius_bridge.cli.common import consul_settings, expiry_after, fail_at_consul, find_datacenters
 from radius_bridge.cli.everywhere import everywhere
-from radius_bridge.cli.output import USAGE, JsonOption, ending, fail, print_json, print_table
+from radius_bridge.cli.output import USAGE, JsonOption, ending, fail, print_json, print_table, warn
 from radius_bridge.policy.expiry import format_duration, format_expiry, is_over, parse_expiry
 from radius_bridge.registry.consul import Consul
-from radius_bridge.registry.errors import BadRecord, RegistryError
+from radius_bridge.registry.errors import BadRecord, Conflict, RegistryError
 from radius_bridge.registry.hosts import HostRecord, Waiting, decode
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import MAX_OPS, Op
@@ -38,7 +39,7 @@ def hosts(as_json: JsonOption = False) -> None:
         rows = [_row(node, record, now) for node, record in found]
         print_table(["NODE", "DC", "STATE", "TOLD", "SERVICES", "MEMBERS", "WHAT"], rows, "no host has told of itself")
     for problem in problems:
-        typer.echo(f"warning: {problem}", err=True)
+        warn(problem)
 
 
 def confirm(
@@ -63,7 +64,7 @@ def confirm(
         for node, each in holding:
             typer.echo(f"{node}: {each.kind} of {each.members:,} members, {each.of}")
         if not holding:
-            typer.echo(f"warning: {digest}: no host has told that it holds this back", err=True)
+            warn(f"{digest}: no host has told that it holds this back")
 
     async def work(consul: Consul, keys: Keys) -> None:
         now = time.time()
@@ -76,7 +77,8 @@ def confirm(
         words = [Op.set(f"{keys.confirmations}{digest}", format_expiry(expires)) for digest in digests]
         await consul.transact(announced(keys, words))
         if old:
-            await consul.transact(old[:MAX_OPS])
+            with suppress(Conflict):  # somebody else was faster
+                await consul.transact(old[:MAX_OPS])
 
     everywhere(work).tell(f"confirmed {' '.join(digests)}, {ending(expires)}")
 

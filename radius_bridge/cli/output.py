@@ -66,6 +66,16 @@ def print_table(columns: list[str], rows: list[list[str]], empty: str) -> None:
     console.print(table)
 
 
+def warn(problem: str) -> None:
+    """A warning on stderr; what Consul holds may be part of it."""
+    typer.echo(f"warning: {printable(problem)}", err=True)
+
+
+def printable(text: str) -> str:
+    """Text that cannot move a terminal's cursor, whoever wrote it."""
+    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
 def _plain(cell: str) -> str:
     """A cell that neither markup nor control characters can change."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in cell).replace("[", "\\[")
+    return printable(cell).replace("[", "\\[")

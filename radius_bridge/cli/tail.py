@@ -12,7 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from radius_bridge.cli.common import with_consul
-from radius_bridge.cli.output import JsonOption, moment
+from radius_bridge.cli.output import JsonOption, moment, printable
 from radius_bridge.identity.bindings import EMPTY, NOBODY, Binding, Holding
 from radius_bridge.process import run_until
 from radius_bridge.registry.consul import Consul
@@ -130,7 +130,7 @@ def tail(
 
 def _text(line: dict[str, Any]) -> str:
     what = f"{line['what']}{' (expired)' if line['expired'] else ''}"
-    shown = "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in line["user"])
+    shown = printable(line["user"])
     where = " ".join(each for each in (line["nas"], line["mac"]) if each)
     ends = f", until {moment(line['expires'])}" if line["what"] == "login" else ""
     return f"{moment(line['time'])}  {what:<16}  {shown}  {line['address']}  ({where}{ends})"

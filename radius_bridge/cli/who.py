@@ -7,7 +7,8 @@ from typing import Annotated, Any
 import typer
 
 from radius_bridge.cli.common import naming_of, with_consul
-from radius_bridge.cli.output import JsonOption, fail, moment, print_json, print_table, until
+from radius_bridge.cli.output import JsonOption, fail, moment, print_json, print_table, until, warn
+from radius_bridge.cli.reach import contains
 from radius_bridge.identity.bindings import Binding
 from radius_bridge.identity.macs import mac_of
 from radius_bridge.identity.names import Names, Naming
@@ -54,7 +55,7 @@ def who(
 
     found, problems = with_consul(work)
     for problem in problems:
-        typer.echo(f"warning: {problem}", err=True)
+        warn(problem)
     if as_json:
         print_json(found)
     elif found or not whom:
@@ -154,7 +155,7 @@ def _is_meant(row: dict[str, Any], whom: str, user: str, address: Prefix | None)
     if whom in (row["user"], row["nas"], row["session"], row["session"].partition("/")[2]):
         return True
     if address is not None:
-        return bool(row["address"]) and _within(parse_prefix(row["address"]), address)
+        return bool(row["address"]) and contains(address, parse_prefix(row["address"]))
     return bool(row["mac"]) and mac_of(whom) == row["mac"]
 
 
@@ -163,10 +164,3 @@ def _address(whom: str) -> Prefix | None:
         return parse_prefix(whom)
     except ValueError:
         return None
-
-
-def _within(host: Prefix, network: Prefix) -> bool:
-    if host.version != network.version or host.length < network.length:
-        return False
-    shift = (32 if host.version == 4 else 128) - network.length
-    return host.number >> shift == network.number >> shift

@@ -57,18 +57,21 @@ class Outbox:
                 tasks.create_task(self._work(lane), name="lease outbox")
 
     async def _work(self, lane: _Lane) -> None:
+        failures = 0
         while True:
             while not lane.waiting:
                 lane.filled.clear()
                 await lane.filled.wait()
             address = next(iter(lane.waiting))
             lease = lane.waiting.pop(address)
-            lane.room.set()
-            failures = 0
-            while not await self._record(lease):
+            if await self._record(lease):
+                failures = 0
+                lane.room.set()
+            else:
+                # Behind the others, which may fare better; a newer word on the address stands for it.
+                lane.waiting.setdefault(address, lease)
                 await asyncio.sleep(backoff(failures, RETRY))
                 failures += 1
-                lease = lane.waiting.pop(address, lease)
 
     async def _record(self, lease: Lease) -> bool:
         try:

@@ -7,6 +7,7 @@ People write `alice`, `group:staff`, `192.0.2.1`.
 import ipaddress
 import re
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import NamedTuple
 from urllib.parse import unquote_to_bytes
@@ -110,10 +111,11 @@ def user_group(user: str) -> GroupRef:
 
 
 def user_of(group: GroupRef) -> str | None:
-    """The user whose own group this is; None for other groups."""
+    """The user whose own group this is; None for other groups, those included that only look like one."""
     if not group.name.startswith(USER_PREFIX):
         return None
-    return unquote_to_bytes(group.name[len(USER_PREFIX) :]).decode("utf-8", "surrogateescape")
+    user = unquote_to_bytes(group.name[len(USER_PREFIX) :]).decode("utf-8", "surrogateescape")
+    return user if user_group(user) == group else None
 
 
 def parse_who(text: str) -> Member:
@@ -144,10 +146,8 @@ def describe(member: Member) -> str:
     if isinstance(member, Prefix):
         return str(member)
     user = user_of(member)
-    if user is None:
-        return f"group:{member.name}"
-    try:
-        plain = parse_who(user) == member
-    except ValueError:
-        plain = False
-    return user if plain else f"user:{user}"
+    for typed in () if user is None else (user, f"user:{user}"):
+        with suppress(ValueError):
+            if parse_who(typed) == member:
+                return typed
+    return f"group:{member.name}"

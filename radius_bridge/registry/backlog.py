@@ -7,14 +7,18 @@ datacenter that was away for long is never led through the past.
 from typing import Final
 
 from radius_bridge.policy.expiry import is_over, parse_expiry
+from radius_bridge.registry.feed import LONGEST_VALUE
 
 LIMIT: Final = 100_000
 """Keys that wait, at most, besides those that a comparison marks. Beyond that everything is compared."""
 
 
 def present(value: bytes | None, now: float) -> bytes | None:
-    """What a copy of a link's value is to be at `now` (epoch seconds): None for what is gone or over."""
-    return None if value is None or is_expired(value, now) else value
+    """What a copy of a link's value is to be at `now` (epoch seconds): None for what is gone or over.
+
+    And for what is too long to be announced: it is no expiry, grants nothing, and fits into no transaction either.
+    """
+    return None if value is None or len(value) > LONGEST_VALUE or is_expired(value, now) else value
 
 
 def is_expired(value: bytes, now: float) -> bool:

@@ -203,7 +203,7 @@ class Copy:
             if ops and size > MAX_BYTES:
                 break
             ops.append(op)
-            if value is None or wanted is not None:  # that something is over is no news
+            if value is None or not is_expired(value, now):  # that something is over is no news
                 changes.append(Change(key, wanted, 0))
         copied = 0
         try:

@@ -3,23 +3,20 @@
 import asyncio
 import random
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
 import structlog
 
-from radius_bridge.registry import meta, poll
+from radius_bridge.registry import poll
 from radius_bridge.registry.consul import Consul
-from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.feed import Change, class_of
 from radius_bridge.registry.keys import Keys
-from radius_bridge.registry.kv import Entry, Snapshot
-from radius_bridge.registry.parts import gently
-from radius_bridge.registry.poll import Poll, backoff, confirmed
+from radius_bridge.registry.poll import Poll, backoff
 from radius_bridge.registry.positions import News
+from radius_bridge.registry.prefixes import Failure, PrefixReader
 from radius_bridge.registry.view import Changed, View
 
 GAP_SPREAD: Final = 2.0
@@ -34,28 +31,7 @@ REWIND_SPREAD: Final = 5.0
 REFRESH: Final = (900.0, 1800.0)
 """Seconds after which everything is read again, whatever the feed says: between these, at random."""
 
-READS: Final = 4
-"""Reads at the same time."""
-
-SLICE: Final = 1000
-"""Entries or prefixes that are taken in between two turns of the event loop (some milliseconds)."""
-
-WHOLE: Final = 64
-"""From so many prefixes of one folder on, the folder is read whole."""
-
 _log = structlog.get_logger(__name__)
-
-
-_Answer = tuple[str, Snapshot, dict[str, int]]
-"""What was read, what came, and the prefixes that this says something about (with the number of their last miss)."""
-
-
-@dataclass(slots=True)
-class _Round:
-    """Reads that go together."""
-
-    failed: bool = False
-    answers: list[_Answer] = field(default_factory=list)
 
 
 class Follower:
@@ -88,7 +64,6 @@ class Follower:
 
         `refresh`: whether to read everything again now and then; without it the caller compares for himself.
         """
-        self._consul = consul
         self._keys = keys
         self._changed = changed
         self._read_changed = changed if read is None else read
@@ -108,6 +83,7 @@ class Follower:
         self._settled = asyncio.Event()
         self.view = View()
         self.counters: Counter[str] = self._poll.counters
+        self._reader = PrefixReader(consul, keys, self.view, self.counters)
 
     @property
     def last_contact(self) -> float:
@@ -251,104 +227,32 @@ class Follower:
         return time.monotonic() + random.uniform(*REFRESH) if self._refreshes else inf  # noqa: S311 - spreads load
 
     async def _read(self, prefixes: set[str], *, consistent: bool = False) -> bool:
-        """Reads prefixes, many of one folder together; False if one could not be read."""
-        folders: defaultdict[str, set[str]] = defaultdict(set)
-        async for prefix in gently(prefixes, SLICE):
-            folders[_folder(prefix)].add(prefix)
-        jobs: list[tuple[str, set[str]]] = []
-        for folder, within in folders.items():
-            jobs += [(folder, within)] if len(within) > WHOLE else [(prefix, {prefix}) for prefix in within]
-        gate = asyncio.Semaphore(READS)
-        round_ = _Round()
-
-        async def work(what: str, covers: set[str]) -> None:
-            async with gate:
-                misses: dict[str, int] = {}
-                async for prefix in gently(covers, SLICE):
-                    misses[prefix] = self._wanting.get(prefix, 0)
-                    self.view.begin(prefix)
-                try:
-                    snapshot = await self._ask(what, covers, consistent)
-                except RegistryError as error:
-                    round_.failed = True
-                    self._note_failure(what, covers, error)
-                    return
-                round_.answers.append((what, snapshot, misses))
-
-        async with self._reading:
-            async with asyncio.TaskGroup() as tasks:
-                for what, covers in jobs:
-                    tasks.create_task(work(what, covers))
-            await self._doubt(round_)
-            await self._complete(round_.answers)
-        self._failures = self._failures + 1 if round_.failed else 0
-        return not round_.failed
-
-    async def _ask(self, what: str, covers: set[str], consistent: bool) -> Snapshot:
-        """The leader's answer; one that would take away all or most of what we have, asked for twice."""
-        snapshot = await self._consul.read(what, consistency="consistent" if consistent else "default")
-        self.counters["reads"] += 1
-        self.counters["entries_read"] += len(snapshot.entries)
-        known = 0
-        async for prefix in gently(covers, SLICE):
-            known += len(self.view.below(prefix)) if prefix in self.view.covered else 0
-        if 2 * len(snapshot.entries) < known:
-            self.counters["confirmed"] += 1
-            for prefix in covers:
-                self.view.begin(prefix)
-            snapshot = await confirmed(self._consul, self._keys, what)
-        return snapshot
-
-    async def _doubt(self, round_: _Round) -> None:
-        """What Consul said is not there: the sentinel, read after all of it, tells that from a lost registry."""
-        empty = [answer for answer in round_.answers if answer[1].missing]
-        if not empty:
-            return
-        self.counters["confirmed"] += 1
-        try:
-            await meta.expect(self._consul, self._keys, empty[0][0])
-        except RegistryError as error:
-            round_.failed = True
-            for what, _, misses in empty:
-                self._note_failure(what, set(misses), error)
-            round_.answers = [answer for answer in round_.answers if not answer[1].missing]
-
-    async def _complete(self, answers: list[_Answer]) -> None:
-        """Takes what was read into the view, prefix by prefix, with turns for others in between.
+        """Reads prefixes, many of one folder together; False if one could not be read.
 
         What has changed is told at the end, all of it: who goes in one place and comes in another is not cut off. And
         nothing says that it is complete before everybody has heard of what is in it.
         """
-        changed: list[Changed] = []
-        settled: dict[str, int] = {}
-        for _, snapshot, misses in answers:
-            lots: dict[str, list[Entry]] = {prefix: [] for prefix in misses}
-            for prefix in lots if len(lots) == 1 else ():
-                lots[prefix].extend(snapshot.entries)
-            if len(lots) > 1:  # all of one folder
-                start = len(_folder(next(iter(lots))))
-                async for entry in gently(snapshot.entries, SLICE):
-                    prefix = entry.key[: entry.key.find("/", start) + 1]
-                    if prefix in lots:
-                        lots[prefix].append(entry)
-            async for prefix, entries in gently(lots.items(), SLICE):
-                changed += self.view.complete(prefix, snapshot.index, entries)
-                settled[prefix] = misses[prefix]
-        for prefix, miss in settled.items():
-            if self._wanting.get(prefix) == miss and self.view.is_complete(prefix):
-                del self._wanting[prefix]
-        self._tell(changed, self._read_changed)
-        self._note_progress()
+        async with self._reading:
+            misses: dict[str, int] = {}
 
-    def _note_failure(self, what: str, covers: set[str], error: RegistryError) -> None:
+            def begin(prefix: str) -> None:
+                misses[prefix] = self._wanting.get(prefix, 0)
+
+            found = await self._reader.read(prefixes, begin, consistent=consistent)
+            for failure in found.failures:
+                self._note_failure(failure)
+            for prefix in found.taken:
+                if self._wanting.get(prefix) == misses[prefix] and self.view.is_complete(prefix):
+                    del self._wanting[prefix]
+            self._tell(found.changed, self._read_changed)
+            self._note_progress()
+        self._failures = self._failures + 1 if found.failures else 0
+        return not found.failures
+
+    def _note_failure(self, failure: Failure) -> None:
         self.counters["read_failures"] += 1
         if not self._failures:
-            _log.warning("not read for now", prefix=what, error=str(error))
+            _log.warning("not read for now", prefix=failure.what, error=str(failure.error))
         again = time.monotonic() + backoff(self._failures, poll.BACKOFF)
-        for prefix in covers & self.view.covered:
-            self.view.abort(prefix)
+        for prefix in failure.prefixes & self.view.covered:
             self._due.setdefault(prefix, again)
-
-
-def _folder(prefix: str) -> str:
-    return prefix[: prefix.rindex("/", 0, -1) + 1]

@@ -25,6 +25,11 @@ LOOKS: Final = 64
 """Records that one `prune` looks at, whether they are of no more use: more than a transaction adds."""
 
 
+ALIKE: Final = 64
+"""Sessions of one MAC address that lead to one another, the newest: a NAS that tells the same one of all its stations
+would have each login look at all of them, for each of them."""
+
+
 class Record(msgspec.Struct, frozen=True, gc=False):
     """A record as it stands in Consul."""
 
@@ -38,7 +43,9 @@ class Record(msgspec.Struct, frozen=True, gc=False):
 class Index:
     """Names by what they have in common. Most have one each: a tuple is a quarter of a set."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = LIMIT) -> None:
+        """Of names that have the same in common, the newest `most` are kept."""
+        self._most = most
         self._names: dict[str, tuple[str, ...]] = {}
 
     def get(self, what: str) -> tuple[str, ...]:
@@ -49,7 +56,7 @@ class Index:
         """Adds a name, unless it is there or `what` is empty."""
         names = self._names.get(what, ())
         if what and name not in names:
-            self._names[what] = (*names, name)
+            self._names[what] = (*names, name)[-self._most :]
 
     def remove(self, what: str, name: str) -> None:
         """Removes a name, if it is there."""
@@ -72,7 +79,7 @@ class Known:
         self._sessions: dict[str, Record] = {}
         self._bindings: dict[str, Record] = {}
         self._restarts: dict[str, tuple[Restart, int]] = {}
-        self._by_mac, self._by_multi, self._leased = Index(), Index(), Index()
+        self._by_mac, self._by_multi, self._leased = Index(ALIKE), Index(ALIKE), Index()
         self._by_nas: dict[tuple[str, str], dict[str, None]] = {}
         self._unseen: list[str] = []
         """Keys that `prune` has still to look at before it begins with the first one again."""

@@ -151,7 +151,10 @@ class Turn:
         return self._overlay.bindings.get(key.removeprefix(self._keys.bindings))
 
     def add(self, work: Work) -> tuple[Added, set[str]]:
-        """Adds a piece of work, as far as it fits; gives the keys of the records that it changes, too."""
+        """Adds a piece of work, as far as it fits; gives the keys of the records that it changes, too.
+
+        Raises ValueError for what fits into no transaction.
+        """
         if isinstance(work, Restart):
             return self._add_restart(work)
         above = Overlay(self._overlay, self._may_bind)
@@ -254,4 +257,6 @@ class Turn:
             self._groups[key] = ops
             self._count += len(ops)
             self._size += sum(op.size for op in ops)
+        if not self._groups and not self._checks:  # nor would it in the next turn, or in any
+            raise ValueError(f"{next(iter(groups))}: what is to be written with it fits into no transaction")
         return Added.PARTLY

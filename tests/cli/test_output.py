@@ -2,7 +2,7 @@
 
 import pytest
 
-from radius_bridge.cli.output import until
+from radius_bridge.cli.output import until, warn
 from radius_bridge.policy.expiry import parse_expiry
 
 
@@ -16,3 +16,8 @@ def test_an_expiry_beyond_all_calendars_can_be_shown(value: bytes) -> None:
 def test_what_does_not_end_or_is_over_says_so() -> None:
     assert until(-1, 1795322369.0) == "for good"
     assert until(1, 1795322369.0) == "over"
+
+
+def test_nothing_that_consul_holds_moves_the_cursor_of_who_is_warned(capsys: pytest.CaptureFixture[str]) -> None:
+    warn("befw/$service$/\x1b[2J\nssh: is no grant")
+    assert capsys.readouterr().err == "warning: befw/$service$/\ufffd[2J\ufffdssh: is no grant\n"

@@ -6,6 +6,7 @@ from collections import Counter
 from radius_bridge.identity.events import Lease
 from radius_bridge.leases.outbox import LANES, WAITING, Outbox
 from radius_bridge.policy.members import Prefix
+from radius_bridge.registry.errors import NotRecorded
 from tests.leases.recorder import Recorder, until
 
 
@@ -57,4 +58,22 @@ async def test_who_has_more_than_can_wait_waits() -> None:
     assert not giving.done()
     recorder.gate.set()
     await until(lambda: len(recorder.leases) == count, "everything")
+    task.cancel()
+
+
+async def test_one_lease_that_cannot_be_recorded_keeps_no_other_waiting() -> None:
+    recorder, counters = Recorder(), Counter[str]()
+
+    async def submit(each: Lease) -> None:
+        if each.address.number == 0:
+            raise NotRecorded("internal error")
+        await recorder.submit(each)
+
+    outbox = Outbox(submit, counters)
+    task = asyncio.create_task(outbox.run())
+    await outbox.put(lease(0))
+    for number in range(1, 2 * LANES * WAITING):
+        await outbox.put(lease(number))
+    await until(lambda: len(recorder.leases) == 2 * LANES * WAITING - 1, "all the others")
+    assert counters["not_recorded"] > 0
     task.cancel()

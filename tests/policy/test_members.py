@@ -112,3 +112,13 @@ def test_what_engineers_type(typed: str, member: GroupRef | Prefix) -> None:
 def test_what_cannot_be_meant_is_refused_with_a_way_out(typed: str) -> None:
     with pytest.raises(ValueError, match=r"group|user|address"):
         parse_who(typed)
+
+
+@given(st.from_regex(r"(user\.)?[A-Za-z0-9._@+%-]{1,12}", fullmatch=True))
+def test_every_group_is_shown_in_a_way_that_can_be_typed(name: str) -> None:
+    assert parse_who(describe(GroupRef(name))) == GroupRef(name), "or who takes back what was listed misses it"
+
+
+@pytest.mark.parametrize("name", ["user.%61lice", "user.", "user.%zz", "user.%c3%a4", "user.%0A"])
+def test_a_group_that_no_user_name_means_is_shown_as_a_group(name: str) -> None:
+    assert describe(GroupRef(name)) == f"group:{name}"

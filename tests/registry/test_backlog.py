@@ -4,6 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from radius_bridge.registry.backlog import Backlog, present
+from radius_bridge.registry.feed import LONGEST_VALUE
+from radius_bridge.registry.kv import MAX_BYTES, Op
 
 
 def test_what_is_over_is_to_be_gone_and_what_is_no_expiry_is_copied_as_it_is() -> None:
@@ -12,6 +14,13 @@ def test_what_is_over_is_to_be_gone_and_what_is_no_expiry_is_copied_as_it_is() -
     assert present(b"101", 100) == b"101"
     assert present(b"-1", 100) == b"-1"
     assert present(b"garbage", 100) == b"garbage"
+
+
+def test_what_no_transaction_could_carry_is_not_copied() -> None:
+    largest = present(b"\0" * LONGEST_VALUE, 100)
+    assert largest is not None
+    assert Op.set("key", largest).size <= MAX_BYTES
+    assert present(b"\0" * (LONGEST_VALUE + 1), 100) is None
 
 
 def test_the_oldest_comes_first_and_keeps_its_moment() -> None:

@@ -1,7 +1,7 @@
 from radius_bridge.identity.bindings import EMPTY, Binding, Claim, Leased
 from radius_bridge.identity.sessions import RETENTION, Session
 from radius_bridge.registry.keys import Keys
-from radius_bridge.registry.known import Known
+from radius_bridge.registry.known import ALIKE, Known
 from radius_bridge.registry.records import Restarted, encode
 
 NOW = 1_800_000_000.0
@@ -112,3 +112,15 @@ def test_what_stays_for_long_keeps_nothing_that_ended_behind_it() -> None:
     assert len(known) == 2
     assert known.session("nas/stays") is not None
     assert known.leases(MAC) == ["192.0.2.1"]
+
+
+def test_a_mac_address_that_all_stations_have_leads_to_the_newest_only() -> None:
+    known = Known(KEYS)
+    for number in range(1000):
+        put(known, f"nas/{number}", session(f"user{number}"))
+    assert known.stations(MAC) == [f"nas/{number}" for number in range(1000 - ALIKE, 1000)]
+    put(known, "nas/7", session("user7", at=NOW + 1))
+    assert known.stations(MAC)[-1] == "nas/7"
+    for number in range(1000):
+        known.drop(KEYS.session(f"nas/{number}"))
+    assert (known.stations(MAC), len(known)) == ([], 0)

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radius_bridge.identity import engine
+from radius_bridge.identity.bindings import Binding, Claim
 from radius_bridge.identity.events import Event, Kind
 from radius_bridge.policy.expiry import format_expiry
 from radius_bridge.policy.members import Prefix, user_group
@@ -271,3 +272,21 @@ async def _two_bridges(steps: list[tuple[Kind, str, Prefix, int, bool]], dice: r
         assert session.at >= each.at
         if session.at == each.at and each.kind is Kind.STOP:
             assert session.end
+
+
+async def test_a_change_that_fits_into_no_transaction_costs_its_event_and_freezes_nothing() -> None:
+    consul = FakeConsul()
+    many = {
+        f"nas/{number}": Claim(
+            "alice", NOW, NOW, NOW + 9000, NOW + 9000, groups=tuple(f"radius.g{number}-{each}" for each in range(3))
+        )
+        for number in range(30)
+    }
+    consul.commit([Op.set(KEYS.binding(ADDRESS), encode(Binding(many)))])
+    async with make_lanes(consul, count=1) as lanes:
+        lanes.learn(consul.store.values())
+        late = lanes.submit(event(Kind.START, "bob", NOW + 1, ADDRESS))
+        await asyncio.wait_for(lanes.submit(event(Kind.START, "carol", NOW + 1, OTHER)), 20)
+        with pytest.raises(NotRecorded):
+            await late
+        assert lanes.counters["faults"] == 1
