@@ -79,7 +79,8 @@ class Lanes:
 
     `counters` are for monitoring: `committed`, `not_recorded`, `overflow`, `overdue`, `transactions`,
     `operations`, `conflicts`, `failures`, `forbidden`, `bad_records`, `unknown_stops`, `faults`, `quiet` (nothing to
-    write), `foreign` (of a session that is not the client's), `refreshed` (what followed from others' news).
+    write), `foreign` (of a session that is not the client's), `refreshed` (what followed from others' news),
+    `leases_left_out` (addresses by lease beyond those that one session may have).
     """
 
     def __init__(
@@ -344,6 +345,7 @@ class Lanes:
             if key.startswith(self._keys.bindings):
                 bindings[key] = index
             access += [Change(op.key, op.value if op.verb == "set" else None, index) for op in ops[1:]]
+        self.counters["leases_left_out"] += turn.left_out
         now = self._clock()
         for key in turn.checked:
             index = self.known.index(key)

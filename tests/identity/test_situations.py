@@ -5,7 +5,7 @@ import itertools
 import pytest
 from msgspec.structs import replace
 
-from radius_bridge.identity.sessions import RETENTION
+from radius_bridge.identity.sessions import MAX_ADDRESSES, RETENTION
 from radius_bridge.policy.members import parse_prefix
 from tests.identity.world import LAPTOP, NOW, PHONE, Fact, World, X, Y, interim, leased, released, restart, start, stop
 
@@ -301,6 +301,15 @@ def test_a_lease_alone_binds_nobody_and_revives_nobody() -> None:
     assert World().play(leased()).owner() == ""
     for world in in_any_order(start(mac=LAPTOP), stop(at=10), leased(at=20)):
         assert world.owner() == ""
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_more_leases_than_a_session_may_have_the_newest_count_and_the_others_are_told(order: int) -> None:
+    addresses = [parse_prefix(f"10.0.1.{number}") for number in range(1, MAX_ADDRESSES + 3)]
+    leases = [leased(address=each, at=number) for number, each in enumerate(addresses, 1)]
+    world = World().play(start(mac=LAPTOP), *leases[::order])
+    assert [world.owner(each) for each in addresses] == ["", "", *["alice"] * MAX_ADDRESSES]
+    assert world.left_out >= 2
 
 
 def test_a_leased_address_outside_the_clients_networks_is_not_joined() -> None:
