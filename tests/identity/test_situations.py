@@ -97,6 +97,10 @@ def test_an_acct_session_id_that_is_used_again_is_another_session_rfc_2866_5_5()
         assert world.until() == 2600, "its Start was lost"
     for world in in_any_order(*first, start("alice", "ap1/1", at=2000), stop(at=2100), restart(at=1990)):
         assert world.owner() == ""
+    soon = World().play(
+        start("alice", "ap1/1", X, timeout=30), stop(at=10), start("alice", "ap1/1", X, at=40, timeout=30)
+    )
+    assert (soon.owner(at=60), soon.until()) == ("alice", 70)
 
 
 @pytest.mark.parametrize("who", ["alice", "bob", ""])
