@@ -45,6 +45,9 @@ class State(Protocol):
     def may_bind(self, source: str, address: str) -> bool:
         """True if sessions that this RADIUS client told of may have the address."""
 
+    def leave_out(self, leases: int) -> None:
+        """Is told, at each look, how many leases a session has no room for: those renewed longest ago."""
+
 
 def take_event(state: State, event: Event, now: float) -> bool:
     """Takes an accounting event; False if it concerns a session that its client may not touch."""
@@ -121,7 +124,7 @@ def _with_leases(state: State, known: Session) -> Session:
     """The session with the addresses that were leased to its MAC address while it was going on."""
     if not known.mac or not known.since:
         return known
-    addresses = []
+    found: list[tuple[float, str]] = []
     for address in dict.fromkeys((*known.leased, *state.leases(known.mac))):
         lease = state.binding(address).leases.get(known.mac)
         if lease is None or not lease.since:
@@ -130,8 +133,11 @@ def _with_leases(state: State, known: Session) -> Session:
             began_in_time = lease.since < (known.end or known.limit)
             joins = began_in_time and lease.end > known.since and state.may_bind(known.source, address)
         if joins:
-            addresses.append(address)
-    leased = tuple(sorted(addresses[-MAX_ADDRESSES:]))
+            found.append((0.0 if lease is None else lease.at, address))
+    newest = sorted(found)[-MAX_ADDRESSES:]
+    leased = tuple(sorted(address for _, address in newest))
+    if len(found) > len(newest):
+        state.leave_out(len(found) - len(newest))
     return known if leased == known.leased else replace(known, leased=leased)
 
 

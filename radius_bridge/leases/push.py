@@ -12,8 +12,8 @@ import asyncio
 import hmac
 import socket
 import time
-from collections.abc import Container
-from typing import Final
+from collections.abc import Callable, Container
+from typing import Final, cast
 
 import msgspec
 from aiohttp import web
@@ -41,6 +41,15 @@ OPEN: Final = 4096
 PATIENCE: Final = 10.0
 """Seconds in which a request must have come, and again in which it must be recorded."""
 
+LONGEST: Final = 3 * PATIENCE
+"""Seconds that a connection may take; it is for one request."""
+
+CONNECTIONS: Final = 256
+"""Connections at the same time; more are closed at once."""
+
+STRANGERS: Final = 16
+"""The same, from addresses that are not allowed: so many are told so."""
+
 
 class _Pushed(msgspec.Struct, forbid_unknown_fields=True):
     """One lease in a request."""
@@ -64,6 +73,26 @@ class _Pushed(msgspec.Struct, forbid_unknown_fields=True):
 
 
 _decode = msgspec.json.Decoder(_Pushed | list[_Pushed]).decode
+
+
+_LAST: Final = {"Connection": "close"}
+"""Each connection is for one request: what was not read of it is never taken for another one."""
+
+
+class _Door(asyncio.Protocol):
+    """What a connection meets first; then it is the HTTP server's, or closed."""
+
+    def __init__(self, admit: Callable[[asyncio.BaseTransport, web.RequestHandler], bool], server: web.Server) -> None:
+        self._admit = admit
+        self._server = server
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        handler = self._server()
+        if not self._admit(transport, handler):
+            transport.close()
+            return
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
 
 
 class _Refused(Exception):
@@ -94,6 +123,8 @@ class Push(Source):
         self._open = 0
         self._order = Order(slack=1.0)
         self._log = SeldomLog()
+        self._connections: dict[web.RequestHandler, tuple[bool, float]] = {}
+        """Those that are open: from a stranger or not, and since when (monotonic)."""
         self.port: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         """Where it listens, once it does."""
 
@@ -101,13 +132,20 @@ class Push(Source):
         """Serves until cancelled. Raises OSError if it cannot listen."""
         application = web.Application(client_max_size=LARGEST)
         application.router.add_post("/lease", self._post)
-        runner = web.AppRunner(application, access_log=None, keepalive_timeout=PATIENCE, shutdown_timeout=1.0)
+        runner = web.AppRunner(application, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
+        server = cast("web.Server", runner.server)
+        loop = asyncio.get_running_loop()
+        listener: asyncio.Server | None = None
         try:
-            await web.SockSite(runner, self.bind()).start()
-            self.port.set_result(runner.addresses[0][1])
-            await asyncio.Event().wait()
+            listener = await loop.create_server(lambda: _Door(self._admit, server), sock=self.bind())
+            self.port.set_result(listener.sockets[0].getsockname()[1])
+            while True:
+                await asyncio.sleep(1.0)
+                self._cut()
         finally:
+            if listener is not None:
+                listener.close()
             await runner.cleanup()
 
     def bind(self) -> socket.socket:
@@ -118,6 +156,35 @@ class Push(Source):
         except OSError as error:
             raise OSError(f"lease source {self.name}: listen {endpoint(*self._listen)}: {error.strerror}") from None
 
+    @property
+    def connections(self) -> int:
+        """How many are open."""
+        return sum(each.transport is not None for each in self._connections)
+
+    def _admit(self, transport: asyncio.BaseTransport, handler: web.RequestHandler) -> bool:
+        """Takes note of a connection; False if there are too many already."""
+        self._connections = {each: what for each, what in self._connections.items() if each.transport is not None}
+        is_stranger = not self._is_allowed(transport.get_extra_info("peername")[0])
+        others = sum(each is is_stranger for each, _ in self._connections.values())
+        if others >= (STRANGERS if is_stranger else CONNECTIONS):
+            self.counters["crowded"] += 1
+            return False
+        self._connections[handler] = (is_stranger, time.monotonic())
+        return True
+
+    def _cut(self) -> None:
+        """Ends connections that take too long: whoever says nothing may not keep them."""
+        for handler, (_, since) in self._connections.items():
+            if handler.transport is not None and time.monotonic() - since > LONGEST:
+                self.counters["slow"] += 1
+                handler.transport.close()
+
+    def _is_allowed(self, peer: str) -> bool:
+        try:
+            return parse_prefix(peer) in self._allowed
+        except ValueError:
+            return False
+
     async def _post(self, request: web.Request) -> web.Response:
         try:
             self._check_sender(request)
@@ -127,17 +194,12 @@ class Push(Source):
             self.counters[refused.reason] += 1
             if self._log.is_due(refused.reason):
                 self._log.warning("leases refused", source=self.name, peer=request.remote, why=str(refused))
-            # A body that was not read would be taken for the next request.
-            return web.json_response({"error": str(refused)}, status=refused.status, headers={"Connection": "close"})
+            return web.json_response({"error": str(refused)}, status=refused.status, headers=_LAST)
         self.counters["recorded"] += len(leases)
-        return web.json_response({"recorded": len(leases)})
+        return web.json_response({"recorded": len(leases)}, headers=_LAST)
 
     def _check_sender(self, request: web.Request) -> None:
-        try:
-            allowed = parse_prefix(request.remote or "") in self._allowed
-        except ValueError:
-            allowed = False
-        if not allowed:
+        if not self._is_allowed(request.remote or ""):
             raise _Refused(403, "stranger", f"{request.remote} is not in `allowed`")
         sent = request.headers.get("Authorization", "").encode("utf-8", "surrogateescape")
         if not hmac.compare_digest(sent, self._authorization):

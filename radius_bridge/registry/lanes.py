@@ -54,7 +54,8 @@ class Lanes:
 
     `counters` are for monitoring: `committed`, `not_recorded`, `overflow`, `overdue`, `transactions`,
     `operations`, `conflicts`, `failures`, `forbidden`, `bad_records`, `unknown_stops`, `faults`, `quiet` (nothing to
-    write), `foreign` (of a session that is not the client's), `refreshed` (what followed from others' news).
+    write), `foreign` (of a session that is not the client's), `refreshed` (what followed from others' news),
+    `leases_left_out` (addresses by lease beyond those that one session may have).
     """
 
     def __init__(
@@ -242,6 +243,7 @@ class Lanes:
                 self._committed()
             for ticket in tickets:
                 lane.remove(ticket)
+            self.counters["leases_left_out"] += turn.left_out
             self._settling.settle(turn, tickets, done)
             self._learning.follow(turn.groups, turn.written)
             self.known.prune(self._clock())

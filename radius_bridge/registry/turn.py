@@ -42,6 +42,8 @@ class Overlay:
         self._macs: dict[str, dict[str, None]] = {}
         self._multis: dict[str, dict[str, None]] = {}
         self._leased: dict[str, dict[str, None]] = {}
+        self.left_out = 0
+        """Leases that sessions have no room for."""
 
     def session(self, session: str) -> Session | None:
         """A session, live or over."""
@@ -84,8 +86,13 @@ class Overlay:
         """The addresses leased to a MAC address."""
         return tuple(dict.fromkeys((*self._below.leases(mac), *self._leased.get(mac, ()))))
 
+    def leave_out(self, leases: int) -> None:
+        """Takes note of leases that a session has no room for."""
+        self.left_out += leases
+
     def merge(self, above: "Overlay") -> None:
         """Takes over the changes of an overlay that lies over this one."""
+        self.left_out += above.left_out
         for session, known in above.sessions.items():
             self.put_session(session, known)
         for address, binding in above.bindings.items():
@@ -138,6 +145,11 @@ class Turn:
     def groups(self) -> dict[str, list[Op]]:
         """The same, without checks, by the key of the record: its write, then those of group members."""
         return self._groups
+
+    @property
+    def left_out(self) -> int:
+        """Leases that sessions have no room for (sessions.MAX_ADDRESSES)."""
+        return self._overlay.left_out
 
     @property
     def checked(self) -> list[str]:

@@ -6,12 +6,20 @@ import signal
 import sys
 
 from bench.frame import machine, versions
-from tests.acceptance import cluster, datacenters, faults, traffic
+from tests.acceptance import bridges, buffered, cluster, datacenters, faults, traffic
 from tests.acceptance.frame import Scenario, progress, record
 from tests.lab.processes import LabError
 
 SCENARIOS: dict[str, Scenario] = {
-    each.name: each for each in (cluster.SCENARIO, datacenters.SCENARIO, faults.SCENARIO, traffic.SCENARIO)
+    each.name: each
+    for each in (
+        bridges.SCENARIO,
+        buffered.SCENARIO,
+        cluster.SCENARIO,
+        datacenters.SCENARIO,
+        faults.SCENARIO,
+        traffic.SCENARIO,
+    )
 }
 """All there are, by name."""
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.e2e.conftest import BRIDGE_PORT, RADSEC_PORT, SECRET, Host
+from tests.lab.forwarding import BRIDGE_PORT, RADSEC_PORT, SECRET, Host
 from tests.lab.processes import run, wait_until
 
 pytestmark = pytest.mark.e2e

@@ -5,7 +5,7 @@ import itertools
 import pytest
 from msgspec.structs import replace
 
-from radius_bridge.identity.sessions import RETENTION
+from radius_bridge.identity.sessions import MAX_ADDRESSES, RETENTION
 from radius_bridge.policy.members import parse_prefix
 from tests.identity.world import LAPTOP, NOW, PHONE, Fact, World, X, Y, interim, leased, released, restart, start, stop
 
@@ -97,6 +97,10 @@ def test_an_acct_session_id_that_is_used_again_is_another_session_rfc_2866_5_5()
         assert world.until() == 2600, "its Start was lost"
     for world in in_any_order(*first, start("alice", "ap1/1", at=2000), stop(at=2100), restart(at=1990)):
         assert world.owner() == ""
+    soon = World().play(
+        start("alice", "ap1/1", X, timeout=30), stop(at=10), start("alice", "ap1/1", X, at=40, timeout=30)
+    )
+    assert (soon.owner(at=60), soon.until()) == ("alice", 70)
 
 
 @pytest.mark.parametrize("who", ["alice", "bob", ""])
@@ -301,6 +305,15 @@ def test_a_lease_alone_binds_nobody_and_revives_nobody() -> None:
     assert World().play(leased()).owner() == ""
     for world in in_any_order(start(mac=LAPTOP), stop(at=10), leased(at=20)):
         assert world.owner() == ""
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_more_leases_than_a_session_may_have_the_newest_count_and_the_others_are_told(order: int) -> None:
+    addresses = [parse_prefix(f"10.0.1.{number}") for number in range(1, MAX_ADDRESSES + 3)]
+    leases = [leased(address=each, at=number) for number, each in enumerate(addresses, 1)]
+    world = World().play(start(mac=LAPTOP), *leases[::order])
+    assert [world.owner(each) for each in addresses] == ["", "", *["alice"] * MAX_ADDRESSES]
+    assert world.left_out >= 2
 
 
 def test_a_leased_address_outside_the_clients_networks_is_not_joined() -> None:

@@ -25,6 +25,7 @@ class World:
         self.restarted: list[Restart] = []
         self.may_bind = may_bind
         self.writes = 0
+        self.left_out = 0
 
     def session(self, session: str) -> Session | None:
         return self.sessions.get(session)
@@ -56,6 +57,9 @@ class World:
 
     def leases(self, mac: str) -> list[str]:
         return [address for address, binding in self.bindings.items() if mac in binding.leases]
+
+    def leave_out(self, leases: int) -> None:
+        self.left_out += leases
 
     def play(self, *facts: Fact, now: float = NOW) -> "World":
         """Hears of facts, in this order."""

@@ -1,8 +1,8 @@
 """Two bridges' session engines on one Consul, the facts that they are told, and the faults that befall them.
 
-A bridge here is a process of its own with the real lanes, neighbours and feed, but without a listener: what it takes
-are facts on its standard input (`python -m tests.lab.identity_bridge`), so that leases can be told like packets, and
-that what happened when is the test's to say.
+A bridge here is a process of its own with the real lanes, neighbours, feed, leader and sweeper, but without a listener:
+what it takes are facts on its standard input (`python -m tests.lab.identity_bridge`), so that leases can be told like
+packets, and that what happened when is the test's to say.
 """
 
 import asyncio
@@ -31,6 +31,9 @@ CLOCK = NOW + 3000.0
 
 STEP = 400.0
 """Seconds between any two moments of one session: none is so slight that it is not written."""
+
+LOCK = 10
+"""Seconds that a leader's lock lives unrenewed; Consul takes up to twice that."""
 
 PATIENCE = 30.0
 """Seconds within which all must be well after the last fault."""
@@ -205,6 +208,11 @@ class Bridge:
         finally:
             self._waiting.pop(number, None)
 
+    @property
+    def pid(self) -> int:
+        """The process's id; 0 if there is none."""
+        return 0 if self._process is None else self._process.pid
+
     async def kill(self) -> None:
         """SIGKILL."""
         if self._process is not None and self._process.returncode is None:
@@ -261,6 +269,7 @@ class Run:
         self._dice = dice
         self._islands = islands
         self._faults = faults
+        self._may_tell = asyncio.Semaphore(0)
         self.outcome = Outcome()
 
     async def run(self, consul: Consul, *, at_once: int = 100) -> Outcome:
@@ -272,7 +281,7 @@ class Run:
                 await asyncio.gather(*(bridge.start() for bridge in bridges))
                 async with asyncio.TaskGroup() as tasks:
                     watcher = tasks.create_task(self._watch(consul))
-                    trouble = tasks.create_task(self._trouble(bridges))
+                    trouble = tasks.create_task(self._trouble(consul, bridges))
                     await self._tell_all(bridges, at_once)
                     await trouble
                     watcher.cancel()
@@ -293,6 +302,7 @@ class Run:
 
         async def work() -> None:
             for fact in queue:
+                await self._may_tell.acquire()
                 for attempt in itertools.count():
                     if await self._dice.choice(bridges).tell(fact, timeout=min(2.0 * 2**attempt, 15.0)):
                         break
@@ -302,9 +312,10 @@ class Run:
 
         await asyncio.gather(*(work() for _ in range(at_once)))
 
-    async def _trouble(self, bridges: list[Bridge]) -> None:
-        """Faults, one after the other: each befalls one bridge for a while."""
+    async def _trouble(self, consul: Consul, bridges: list[Bridge]) -> None:
+        """Faults, one after the other: each befalls one bridge for a while, and a share of the facts is told then."""
         for fault in self._faults:
+            self._let_tell(len(self._faults) + 1)
             await asyncio.sleep(self._dice.uniform(0.1, 0.6))
             bridge = self._dice.choice(bridges)
             self.outcome.faults[fault] += 1
@@ -316,6 +327,12 @@ class Run:
                     bridge.pause()
                     await asyncio.sleep(self._dice.uniform(0.2, 2.0))
                     bridge.resume()
+                case "lapse":
+                    # Longer than its lock, until the other one has it.
+                    leader = await self._leader(consul, bridges)
+                    leader.pause()
+                    await self._leader(consul, [each for each in bridges if each is not leader])
+                    leader.resume()
                 case "cut":
                     bridge.way.cut()
                     await asyncio.sleep(self._dice.uniform(0.2, 2.0))
@@ -324,16 +341,34 @@ class Run:
                     bridge.way.freeze()
                     await asyncio.sleep(self._dice.uniform(0.2, 6.0))
                     bridge.way.mend()
+        self._let_tell(1)
+
+    def _let_tell(self, parts: int) -> None:
+        """Lets one of so many parts of all facts be told (every fifth is told twice)."""
+        for _ in range(-(-sum(len(each.facts) for each in self._islands) * 6 // (5 * parts))):
+            self._may_tell.release()
+
+    async def _leader(self, consul: Consul, bridges: list[Bridge]) -> Bridge:
+        """Waits until one of these leads, and tells which."""
+        async with asyncio.timeout(6 * LOCK):
+            while True:
+                lock = await consul.get(self._keys.lock("sweeper"))
+                for bridge in bridges if lock is not None and lock.session else []:
+                    if lock is not None and lock.value.endswith(b":%d" % bridge.pid):
+                        return bridge
+                await asyncio.sleep(0.1)
 
     async def _watch(self, consul: Consul) -> None:
         """No address may be in two users' groups at any moment."""
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             users: dict[str, str] = {}
             for entry in (await consul.read(self._keys.groups, consistency="consistent")).entries:
                 group, _, address = entry.key.removeprefix(self._keys.groups).partition("/")
                 if int(entry.value) > CLOCK and users.setdefault(address, group) != group:
                     self.outcome.violations.append(f"{address} is in {users[address]} and {group}")
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(max(0.1, 2 * (loop.time() - began)))
 
     async def _judge(self, consul: Consul) -> None:
         """In the end everybody has what the reference says; bridges may need a moment to make up for lost news."""

@@ -15,9 +15,11 @@ from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.lanes import Lanes
+from radius_bridge.registry.leader import Leader
 from radius_bridge.registry.neighbours import Neighbours
 from radius_bridge.registry.settings import ConsulSettings
-from tests.lab.identity import CLOCK
+from radius_bridge.registry.sweeper import Sweeper
+from tests.lab.identity import CLOCK, LOCK
 
 
 async def main(url: str, root: str) -> None:
@@ -38,7 +40,9 @@ async def main(url: str, root: str) -> None:
                 break
         print("ready", flush=True)
         neighbours = Neighbours(consul, keys, lanes)
-        await run_until(stop, neighbours.run(), _take(lanes, stop))
+        leader = Leader(consul, keys.lock("sweeper"), ttl=LOCK)
+        sweeper = Sweeper(consul, keys, clock=lambda: CLOCK)
+        await run_until(stop, neighbours.run(), leader.run(sweeper.work), _take(lanes, stop))
 
 
 async def _take(lanes: Lanes, stop: asyncio.Event) -> None:

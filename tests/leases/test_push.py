@@ -47,7 +47,7 @@ async def client() -> AsyncIterator[Client]:
         recorder.submit,
         listen=("127.0.0.1", 0),
         token=TOKEN.encode(),
-        allowed=Networks([parse_prefix("127.0.0.0/8")]),
+        allowed=Networks([parse_prefix("127.0.0.0/29")]),
     )
     async with aiohttp.ClientSession() as session, running(source):
         yield Client(session, source, recorder)
@@ -183,3 +183,39 @@ async def test_whoever_knocks_all_the_time_does_not_fill_the_log(client: Client)
             assert (await client.post(LEASE, token="guess"))[0] == 401
     assert len(log) == 1
     assert client.source.counters["bad_token"] == 30
+
+
+async def test_who_says_nothing_holds_no_connection(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "LONGEST", 0.1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", await client.source.port)
+    writer.write(b"POST /lease HTTP/1.1\r\nHost: ")
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    assert client.source.counters["slow"] == 1
+
+
+async def test_no_more_connections_are_open_than_there_is_room_for(
+    client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(push, "CONNECTIONS", 2)
+    held = [await asyncio.open_connection("127.0.0.1", await client.source.port) for _ in range(2)]
+    await until(lambda: client.source.connections == 2, "two connections")
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await client.post(LEASE)
+    assert client.source.counters["crowded"] >= 1
+    for _, writer in held:
+        writer.close()
+    await until(lambda: client.source.connections == 0, "their end")
+    assert (await client.post(LEASE))[0] == 200
+
+
+async def test_strangers_take_no_connection_from_others(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(push, "STRANGERS", 1)
+    port = await client.source.port
+    first = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.9", 0))
+    await until(lambda: client.source.connections == 1, "the connection")
+    reader, second = await asyncio.open_connection("127.0.0.1", port, local_addr=("127.0.0.9", 0))
+    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert (await client.post(LEASE))[0] == 200
+    for writer in (first[1], second):
+        writer.close()

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from radius_bridge.identity import engine
 from radius_bridge.identity.bindings import Binding, Claim
-from radius_bridge.identity.events import Event, Kind
+from radius_bridge.identity.events import Event, Kind, Lease
+from radius_bridge.identity.sessions import MAX_ADDRESSES
 from radius_bridge.policy.expiry import format_expiry
 from radius_bridge.policy.members import Prefix, user_group
 from radius_bridge.registry import announcer as announcer_module
@@ -24,6 +25,7 @@ from tests.registry.fake_consul import FakeConsul, Fault
 
 KEYS = Keys()
 NOW = 1_800_000_000.0
+MAC = "02:00:00:00:00:01"
 ALICE = "befw/$alias$/$user.alice$/192.0.2.1"
 
 
@@ -149,6 +151,20 @@ async def test_a_stop_that_names_one_address_ends_its_session_on_the_others_too(
         await lanes.submit(event(Kind.START, "alice", NOW, ADDRESS, OTHER))
         await lanes.submit(event(Kind.STOP, "alice", NOW + 1, ADDRESS))
     assert not [key for key in consul.store if key.startswith(KEYS.groups)]
+
+
+async def test_leases_beyond_those_that_a_session_may_have_are_counted_and_it_comes_to_rest() -> None:
+    consul = FakeConsul()
+    async with make_lanes(consul) as lanes:
+        await lanes.submit(event(Kind.START, "alice", NOW - 50, mac=MAC))
+        for number in range(1, 11):
+            await lanes.submit_lease(Lease(Prefix(4, number, 32), MAC, NOW - number, NOW + 600, "kea"))
+        members = [key for key in consul.store if key.startswith(KEYS.groups)]
+        assert len(members) == MAX_ADDRESSES
+        assert lanes.counters["leases_left_out"] >= 1
+        written = lanes.counters["operations"]
+        await lanes.submit(event(Kind.START, "alice", NOW - 50, mac=MAC))
+        assert lanes.counters["operations"] <= written + 2, "no more than checks"
 
 
 async def test_a_stop_of_an_unknown_session_leaves_a_record_so_that_its_late_start_revives_nothing() -> None:
