@@ -81,7 +81,7 @@ HOSTILE_NAMES = [
     b"%2e%2e%2f",
     b"two words",
     b"tab\there",
-    b"nul\x00",
+    b"nul\0\0",
     b"\xff\xfe\xfd",
     bytes(range(1, 254)),
     b"x" * 253,
