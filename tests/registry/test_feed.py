@@ -3,7 +3,7 @@
 from collections import deque
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from radius_bridge.registry.announcer import READ_ALL
@@ -64,6 +64,7 @@ def test_a_record_with_negative_numbers_is_refused(value: bytes) -> None:
         decode_record(value)
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 3000), st.floats(0, 3)), max_size=12))
 def test_a_record_never_outgrows_its_bounds_and_numbers_no_entry_twice(steps: list[tuple[int, float]]) -> None:
     log, now, written = Log(KEYS), NOW, 0
