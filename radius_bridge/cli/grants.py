@@ -60,7 +60,7 @@ def grant(
     ask_if_much(f"grant {describe(member)} {name}", member, yes=yes, service=name)
 
     async def work(consul: Consul, keys: Keys) -> Scope:
-        scope = await _scope(consul, dc, node)
+        scope = await scope_of(consul, dc, node)
         await consul.transact(announced(keys, [Op.set(keys.grant(scope, name, member), format_expiry(expires))]))
         return scope
 
@@ -74,7 +74,7 @@ def revoke(who: WhoArgument, service: ServiceArgument, node: NodeOption = "", dc
     member, name = parse_who_argument(who), _service(service)
 
     async def work(consul: Consul, keys: Keys) -> tuple[Scope, bool]:
-        scope = await _scope(consul, dc, node)
+        scope = await scope_of(consul, dc, node)
         key = keys.grant(scope, name, member)
         known = await consul.get(key) is not None
         await consul.transact(announced(keys, [Op.delete(key)]))
@@ -130,7 +130,8 @@ def _service(text: str) -> str:
     return name
 
 
-async def _scope(consul: Consul, dc: str, node: str) -> Scope:
+async def scope_of(consul: Consul, dc: str, node: str) -> Scope:
+    """What --dc and --on mean; ends the command if they are no names. Raises RegistryError."""
     for option, value in (("--dc", dc), ("--on", node)):
         if value and not re.fullmatch(r"[A-Za-z0-9_-]+", value):
             fail(f"{option}: {value!r}: letters, digits and - _ only (a node: up to its first dot)", USAGE)
