@@ -68,7 +68,7 @@ class Answers:
         try:
             client, wanted = parse_address(address), find_service(service.strip(), listed)
         except ValueError as error:
-            return {"error": str(error)}
+            return {"error": str(error), "is_usage": True}
         return explain(client, wanted, learning.host, situation, now).as_json()
 
     def refused(self, _: str) -> dict[str, Any]:

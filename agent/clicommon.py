@@ -44,13 +44,17 @@ def _read(path: Path) -> AgentSettings:
 
 
 def ask(config: Path, question: str, *, timeout: float = control.TIMEOUT) -> dict[str, Any]:
-    """What the running agent answers; ends the command if there is none, or if it answers an error."""
+    """What the running agent answers; ends the command if there is none, or if it answers an error.
+
+    An error that `is_usage` says that the question was wrong.
+    """
     try:
         answer = asyncio.run(control.ask(_read(config).control_socket, question, timeout))
     except control.NotRunning as error:
         typer.echo(f"error: {error}; rules that it programmed stay in the kernel", err=True)
+        typer.echo("`systemctl start radius-bridge-agent` starts it, `systemctl status` says why it ended", err=True)
         raise typer.Exit(NOT_RUNNING) from None
     if answer.get("error"):
         typer.echo(f"error: {answer['error']}", err=True)
-        raise typer.Exit(FAILED)
+        raise typer.Exit(USAGE if answer.get("is_usage") else FAILED)
     return answer

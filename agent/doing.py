@@ -89,12 +89,16 @@ def uninstall(config: ConfigOption = DEFAULT_CONFIG) -> None:
     """Remove our rules and sets from this host, and nothing else. The protected ports are open to all afterwards."""
     settings = settings_of(config)
     try:
-        asyncio.run(choose.uninstall(settings.state_dir / "lock"))
+        was_enforced = asyncio.run(choose.uninstall(settings.state_dir / "lock"))
         StateFile(settings.state_dir).remove()
     except (DataplaneError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(FAILED) from None
-    typer.echo("removed: this host's services are no longer protected by radius-bridge")
+    if was_enforced:
+        typer.echo("removed: this host's services are no longer protected by radius-bridge")
+    else:
+        typer.echo("this host's services were not protected by radius-bridge; nothing of it is left")
+    typer.echo("an agent that is started programs them again: systemctl disable --now radius-bridge-agent{,-restore}")
 
 
 def takeover(

@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
+from itertools import islice
 from typing import Any, Final, Protocol
 
 import structlog
@@ -16,7 +17,7 @@ from agent.dataplane.change import Change
 from agent.dataplane.compare import Difference
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES
-from agent.desired import Desired
+from agent.desired import ALLOW, DENY, Desired
 from agent.integrity import Integrity
 from agent.learning import PATIENCE, Learning
 from agent.saving import Saver
@@ -41,6 +42,9 @@ RETRY_AT_MOST: Final = 30.0
 
 COUNTING: Final = 1.0
 """Seconds that the kernel's tools have to say how many were refused."""
+
+_MOST_NEWS: Final = 20
+"""Members of an override of whom one change is logged by name, at most."""
 
 _BREATH: Final = 0.02
 """Seconds between two looks at least."""
@@ -301,6 +305,9 @@ class Enforcer:
             change = repaired or change
         first = not self._applied_at
         self._enforced, self._applied_at = wanted, self._clock()
+        for override in (ALLOW, DENY):
+            for prefix in islice(changed.get(override, ()), _MOST_NEWS):
+                log.warning("override", of=override, member=str(prefix), is_in=prefix in wanted.of(override))
         if change:
             self._last_change = {"woken": woken, "programmed": self._applied_at}
             log.info("kernel programmed", **change.summary())

@@ -9,6 +9,7 @@ from agent.dataplane.nft import install_text as nft_install_text
 from agent.dataplane.nft import sets_text
 from agent.dataplane.plan import KINDS, set_name
 from agent.desired import Desired
+from agent.notes import about_ports, local_range
 from agent.services import Protected, find_in_consul, find_in_files
 from agent.settings import AgentSettings
 from radius_bridge.registry.consul import Consul
@@ -28,6 +29,7 @@ async def rendered(settings: AgentSettings, backend: str) -> str:
         notes.append(f"without the services of the Consul agent, which does not answer: {error}")
     notes += [f"ignored: {problem}" for look in found for problem in look.problems]
     services = Protected().update(found, time.time())
+    notes += about_ports(services, local_range())
     failsafe = tuple(each.failsafe() for each in settings.failsafe)
     desired = Desired(services, {}, failsafe, settings.posture())
     name = choose.choose(backend)

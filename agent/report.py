@@ -8,6 +8,7 @@ from agent.dataplane.base import MOST_MEMBERS, WAY_OUT, limit_alarms
 from agent.desired import Desired
 from agent.guard import Held
 from agent.learning import Learning
+from agent.notes import about_ports, local_range
 
 PROBLEMS: Final = 100
 """Problems that the status names; more are counted."""
@@ -78,7 +79,9 @@ def about_enforced(learning: Learning, enforced: Desired | None, now: float) -> 
             members = len(enforced.members[name])
         return {"members": members, "soonest_expiry": soonest}
 
+    services = enforced.services if enforced else ()
     return {
+        "notes": about_ports(services, local_range()),
         "services": [
             {
                 "name": service.name,
@@ -86,7 +89,7 @@ def about_enforced(learning: Learning, enforced: Desired | None, now: float) -> 
                 "origin": service.origin,
             }
             | count(service.name)
-            for service in (enforced.services if enforced else ())
+            for service in services
         ],
         "overrides": {name: count(name) for name in learning.host.overrides},
     }

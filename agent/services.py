@@ -114,7 +114,8 @@ class Protected:
     def forget(self, name: str) -> None:
         """Protects an absent service no longer. Raises ValueError, saying why not, for any other."""
         if name not in self.services:
-            raise ValueError(f"{name} is not protected here")
+            absent = ", ".join(sorted(self.absent)) or "none"
+            raise ValueError(f"{name!r} is not protected here; services that are listed no more: {absent}")
         if name not in self.absent:
             raise ValueError(f"{name} is still listed ({self.services[name].origin}): take it away there first")
         del self.services[name], self.absent[name]

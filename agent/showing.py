@@ -95,6 +95,8 @@ def _print_status(answer: dict[str, Any]) -> None:
         )
     for alarm in answer["alarms"]:
         console.print(f"[red]alarm[/] {escape(alarm)}")
+    for note in answer["notes"]:
+        console.print(f"[yellow]note[/] {escape(note)}")
     for problem in answer["problems"]:
         console.print(f"[yellow]ignored[/] {escape(problem)}")
     if answer["problem_count"] > len(answer["problems"]):

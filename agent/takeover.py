@@ -61,11 +61,14 @@ async def takeover(settings: AgentSettings, chain: str, *, dry_run: bool, anyway
 
 
 def is_running(processes: Path = Path("/proc")) -> bool:
-    """True if BEFW's agent runs on this host."""
+    """True if BEFW's agent runs in this network namespace, or in one that we may not know."""
+    ours = (processes / "thread-self" / "ns" / "net").readlink()
     for comm in processes.glob("[0-9]*/comm"):
         try:
-            if comm.read_text().strip() == _PROCESS:
+            if comm.read_text().strip() == _PROCESS and (comm.parent / "ns" / "net").readlink() == ours:
                 return True
+        except PermissionError:
+            return True
         except OSError:
             continue  # it has just ended
     return False

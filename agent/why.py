@@ -234,7 +234,10 @@ def _who(address: Prefix, groups: Sequence[str]) -> list[str]:
 
 def parse_address(text: str) -> Prefix:
     """One address. Raises ValueError for anything else."""
-    found = parse_prefix(text)
+    try:
+        found = parse_prefix(text)
+    except ValueError as error:
+        raise ValueError(f"{error}: ask for one address (`radius-bridge who NAME` shows a user's)") from None
     if not found.is_host:
         raise ValueError(f"{text!r} is a network: ask for one address")
     return found

@@ -142,7 +142,8 @@ class Lock:
         except BlockingIOError:
             os.close(self._file)
             raise DataplaneError(
-                f"lock {self._path}: another agent is at work; stop it first (one writer at a time)"
+                f"lock {self._path}: another agent is at work; stop it first, for example with "
+                "`systemctl stop radius-bridge-agent` (one writer at a time)"
             ) from None
 
     def release(self) -> None:

@@ -52,14 +52,17 @@ def site_templates(paths: Mapping[Literal["ipset", "nftables"], Path]) -> dict[s
     return {backend: site_template(path, TEMPLATES[backend]) for backend, path in paths.items()}
 
 
-async def uninstall(lock: Path) -> None:
-    """Removes what any backend has programmed, and nothing else. Raises DataplaneError."""
+async def uninstall(lock: Path) -> bool:
+    """Removes what any backend has programmed, and nothing else; True if it was enforced. Raises DataplaneError."""
     held = Lock(lock)
     held.take()
     try:
-        await Leftovers([_Table(), *map(_Chains, _FLAVOURS), _Sets()]).remove()
+        ours = Leftovers([_Table(), *map(_Chains, _FLAVOURS), _Sets()])
+        was_enforced = await ours.enforce()
+        await ours.remove()
     finally:
         held.release()
+    return was_enforced
 
 
 class _Table:

@@ -45,11 +45,11 @@ def grant(
     `radius-bridge grant alice ssh_tcp_22 --for 8h`. Asks first if that hits very many.
     """
     member, name, expires = parse_who_argument(who), _service(service), expiry_after(duration)
-    _check_scope(dc, node)
+    check_scope(dc, node)
     ask_if_much(f"grant {describe(member)} {name}", member, yes=yes, service=name)
 
     async def work(consul: Consul, keys: Keys) -> Scope:
-        scope = await _scope(consul, dc, node)
+        scope = await scope_of(consul, dc, node)
         await consul.transact(announced(keys, [Op.set(keys.grant(scope, name, member), format_expiry(expires))]))
         return scope
 
@@ -61,10 +61,10 @@ def grant(
 def revoke(who: WhoArgument, service: ServiceArgument, node: NodeOption = "", dc: DcOption = "") -> None:
     """Take back what `grant` gave, in exactly that scope."""
     member, name = parse_who_argument(who), _service(service)
-    _check_scope(dc, node)
+    check_scope(dc, node)
 
     async def work(consul: Consul, keys: Keys) -> tuple[Scope, bool]:
-        scope = await _scope(consul, dc, node)
+        scope = await scope_of(consul, dc, node)
         key = keys.grant(scope, name, member)
         known = await consul.get(key) is not None
         await consul.transact(announced(keys, [Op.delete(key)]))
@@ -120,13 +120,15 @@ def _service(text: str) -> str:
     return name
 
 
-def _check_scope(dc: str, node: str) -> None:
+def check_scope(dc: str, node: str) -> None:
+    """Ends the command if --dc or --on are no names."""
     for option, value in (("--dc", dc), ("--on", node)):
         if value and not re.fullmatch(r"[A-Za-z0-9_-]+", value):
             fail(f"{option}: {value!r}: letters, digits and - _ only (a node: up to its first dot)", USAGE)
 
 
-async def _scope(consul: Consul, dc: str, node: str) -> Scope:
+async def scope_of(consul: Consul, dc: str, node: str) -> Scope:
+    """What --dc and --on mean. Raises RegistryError."""
     if node and not dc:
         _, dc = await consul.agent_self()
     return Scope(dc, node.lower())

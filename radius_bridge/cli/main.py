@@ -22,7 +22,14 @@ COMMANDS: Final = (
         "Let WHO reach nothing on any protected host, in any datacenter; live connections end too.",
         _MAY,
     ),
-    ("unblock", "blocks:unblock", "Take back what `block` did, in every datacenter.", _MAY),
+    ("unblock", "blocks:unblock", "Take back what `block` did, in every datacenter and in exactly that scope.", _MAY),
+    (
+        "allow",
+        "blocks:allow",
+        "Break-glass: let WHO reach everything on every protected host, blocked or not, until the time is over.",
+        _MAY,
+    ),
+    ("disallow", "blocks:disallow", "Take back what `allow` did, in every datacenter and in exactly that scope.", _MAY),
     ("confirm", "hosts:confirm", "Say that a mass change is meant which hosts found in Consul and hold back.", _MAY),
     (
         "notify",

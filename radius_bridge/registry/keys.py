@@ -39,6 +39,7 @@ COPY = "$copy$"
 CONFIRM = "$confirm$"
 HOST = "$host$"
 
+ALLOW = "rules_allow"
 DENY = "rules_deny"
 """The static set whose members may reach nothing on a host."""
 

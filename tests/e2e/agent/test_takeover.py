@@ -12,7 +12,7 @@ import pytest
 from agent.takeover import is_running
 from tests.e2e.dataplane.host import ALICE, BOB, SERVER
 from tests.e2e.machine import KEYS, MALLORY, OPERATOR, PORT, SERVICE, Machine, grant
-from tests.lab.processes import wait_until
+from tests.lab.processes import Process, wait_until
 from tests.lab.traffic import Flood
 
 pytestmark = pytest.mark.e2e
@@ -109,13 +109,77 @@ def test_befw_stays_while_we_only_observe_and_where_it_closes_more_than_we_do(ma
     assert machine.reaches(BOB) == "refused"
 
 
-def test_befws_agent_is_known_by_its_process(machine: Machine) -> None:
-    process = machine.disk / "4242"
-    process.mkdir()
-    (process / "comm").write_text("befw-firewalld\n")
+@pytest.mark.parametrize("machine", ["ipset"], indirect=True)
+def test_befws_agent_is_known_by_its_process_in_the_same_network_namespace(machine: Machine) -> None:
+    for process in ("thread-self", "4242"):
+        (machine.disk / process / "ns").mkdir(parents=True)
+        (machine.disk / process / "ns" / "net").symlink_to("net:[1]")
+    (machine.disk / "4242" / "comm").write_text("befw-firewalld\n")
     assert is_running(machine.disk)
-    (process / "comm").write_text("another\n")
+    (machine.disk / "4242" / "comm").write_text("another\n")
     assert not is_running(machine.disk)
+    (machine.disk / "4242" / "comm").write_text("befw-firewalld\n")
+    (machine.disk / "4242" / "ns" / "net").unlink()
+    (machine.disk / "4242" / "ns" / "net").symlink_to("net:[2]")
+    assert not is_running(machine.disk)
+
+
+def running_befw(machine: Machine) -> Process:
+    """BEFW's agent at work: every interval it builds its sets aside, swaps them in and writes its chain anew.
+
+    Its jump it does not look after: that is the site's.
+    """
+    befw(machine)
+    rules = machine.disk / "befw.rules"
+    rules.write_text("".join(line for line in CHAIN.splitlines(keepends=True) if not line.startswith("-A INPUT")))
+    members = "".join(f"add befw_tmp {address}\n" for address in (ALICE, OPERATOR))
+    (machine.disk / "befw.sets").write_text(
+        f"create befw_tmp hash:net\n{members}swap befw_tmp {SERVICE}\ndestroy befw_tmp\n"
+    )
+    program = machine.disk / "befw-firewalld"
+    program.write_text(
+        f"""#!/bin/sh
+while :; do
+  ipset restore <{machine.disk}/befw.sets || echo sets
+  iptables-restore -n -w 5 <{rules} || echo rules
+  echo written
+  sleep 0.2
+done
+"""
+    )
+    program.chmod(0o755)
+    return Process("befw", [program], log=machine.disk / "befw.log", namespace=machine.server.name)
+
+
+def test_befw_writes_its_rules_all_the_time_beside_ours_and_goes_without_an_open_or_a_closed_moment(
+    machine: Machine,
+) -> None:
+    process = running_befw(machine)
+    with Flood(machine.client, ALICE, MALLORY, machine.server, (SERVER, PORT), pause=0.01) as flood:
+        process.start().wait_log("written")
+        try:
+            wait_until(lambda: flood.passed > 100, "traffic")
+            grant(machine.consul(), {ALICE: time.time() + 600})
+            machine.enforcing()
+            written = process.read_log().count("written")
+            wait_until(lambda: process.read_log().count("written") > written + 5, "BEFW beside us", timeout=30)
+            status = machine.ask("status")
+            assert (status["repairs"], status["alarms"]) == ({}, []), "what BEFW does is none of our business"
+            early = machine.agent("takeover")
+            assert early.returncode == 1
+            assert "befw-firewalld is running" in early.stderr
+            assert traces(machine)
+        finally:
+            process.kill()
+        done = machine.agent("takeover")
+        assert done.returncode == 0, done.stderr
+        enough = flood.passed + 500
+        wait_until(lambda: flood.passed > enough or flood.error is not None, "traffic afterwards")
+    assert flood.error is None
+    assert (flood.lost, flood.leaked) == (0, 0)
+    assert traces(machine) == []
+    assert machine.lets_in() == {ALICE, OPERATOR}
+    assert {"sets", "rules"}.isdisjoint(process.read_log().split())
 
 
 def test_what_befws_tools_write_is_enforced(machine: Machine) -> None:

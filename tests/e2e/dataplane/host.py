@@ -211,7 +211,7 @@ def reach(namespace: Namespace, source: str, target: str, port: int = PORT, time
         sock.bind((source, 0))
         try:
             sock.connect((target, port))
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, BrokenPipeError):  # the other: it was let in, and cut off in the same moment
             return "refused"
         except TimeoutError:
             return "silence"

@@ -72,6 +72,14 @@ def test_an_address_that_ipset_cannot_hold_is_not_put_back_again_and_again(host:
     assert host.differences() == []
 
 
+def test_networks_side_by_side_are_not_made_one_and_each_ends_by_itself(host: Host) -> None:
+    host.listen()
+    host.enforce({"192.0.2.0/28": 3, "192.0.2.16/28": 600})  # alice's and bob's
+    host.stop_agent()
+    wait_until(lambda: reach(host.client, ALICE, SERVER) == "refused", "the end of alice's network", every=0.5)
+    assert reach(host.client, BOB, SERVER) == "open"
+
+
 def test_what_has_run_out_can_be_renewed_and_removed(host: Host) -> None:
     host.listen()
     now = time.time()

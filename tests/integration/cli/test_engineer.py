@@ -105,6 +105,32 @@ def test_revoke_takes_back_exactly_what_was_granted(engineer: Engineer) -> None:
     assert "has no grant" in again.stderr
 
 
+def test_a_segment_is_blocked_on_a_node_or_in_a_datacenter_and_freed_in_exactly_that_scope(engineer: Engineer) -> None:
+    for where, said in ((("--on", "web1"), "dc1/web1"), (("--dc", "dc2"), "dc2"), ((), "")):
+        done = engineer("block", "group:segment", *where)
+        assert done.returncode == 0, done.stderr
+        assert f"group:segment is blocked{f' ({said})' if said else ''}, for good" in done.stdout
+    ours = {f"$ipset$/{where}rules_deny/$segment$": "-1" for where in ("dc1/web1/", "dc2/", "")}
+    assert engineer.stored() == ours
+    assert engineer("unblock", "group:segment", "--dc", "dc2").returncode == 0
+    assert "is not blocked (dc2)" in engineer("unblock", "group:segment", "--dc", "dc2").stderr
+    assert engineer.stored().keys() == ours.keys() - {"$ipset$/dc2/rules_deny/$segment$"}
+
+
+def test_break_glass_has_an_end_and_is_taken_back(engineer: Engineer) -> None:
+    endless = engineer("allow", "group:oncall")
+    assert (endless.returncode, "--for 1h" in endless.stderr) == (2, True)
+    done = engineer("allow", "group:oncall", "--for", "1h")
+    assert done.returncode == 0, done.stderr
+    assert "group:oncall may reach everything, until " in done.stdout
+    ((key, value),) = engineer.stored().items()
+    assert key == "$ipset$/rules_allow/$oncall$"
+    assert 3500 < int(value) - time.time() <= 3600
+    assert engineer("disallow", "group:oncall").returncode == 0
+    assert engineer.stored() == {}
+    assert "is not allowed everything" in engineer("disallow", "group:oncall").stderr
+
+
 def test_groups_are_filled_shown_and_emptied(engineer: Engineer) -> None:
     assert engineer("group", "add", "staff", "alice", "--for", "1h").returncode == 0
     assert engineer("group", "add", "staff", "group:devs").returncode == 0
