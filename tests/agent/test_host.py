@@ -347,4 +347,4 @@ class AnyStore(RuleBasedStateMachine):
 
 
 TestAnyStore = AnyStore.TestCase
-TestAnyStore.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestAnyStore.settings = settings(max_examples=100, stateful_step_count=30)
