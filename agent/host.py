@@ -205,8 +205,13 @@ class Host:
 
     def _end(self, key: str, usual: list[str], *, is_deny: bool = False) -> float | None:
         """The latest end that the view has for a member at its `usual` keys, and at `key` and others that mean it."""
-        if key not in usual:
+        if key not in usual and self._view.get(key) is not None:
             self._spellings[usual[0]].add(key)
+        elif key in (others := self._spellings.get(usual[0], set())):
+            self._note(key, "")
+            others.remove(key)
+            if not others:
+                del self._spellings[usual[0]]
         best: float | None = None
         for each in (*usual, *self._spellings.get(usual[0], ())):
             value = self._view.get(each)

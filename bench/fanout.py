@@ -14,6 +14,7 @@ from pathlib import Path
 from bench.fleet import Fleet
 from bench.frame import Bench, Result, percentile, progress
 from bench.store import background, cpu_seconds, memory_bytes
+from tests.lab.processes import LabError
 from tests.lab.radius_client import Status, accounting
 from tests.lab.site import CONSUL, CONSUL_PORT, Site
 
@@ -87,7 +88,8 @@ def _login(site: Site, fleet: Fleet, number: int) -> float:
     address = str(IPv4Address(FIRST + 100 * fleet.size + number))
     with site.accounting_client() as nas:
         began = time.time()
-        assert nas.send(accounting(Status.START, "alice", f"fanout-{address}", address)) is not None
+        if nas.send(accounting(Status.START, "alice", f"fanout-{address}", address)) is None:
+            raise LabError(f"the login at {address} was not answered")
         last = fleet.heard_by_all(f"/{address}")
     time.sleep(0.2)
     return last - began

@@ -12,7 +12,7 @@ from pathlib import Path
 from bench.frame import Bench, Result, progress
 from bench.store import cpu_seconds, prefix_bytes, restart_with
 from tests.lab.ipset import SetProbe
-from tests.lab.processes import wait_until
+from tests.lab.processes import LabError, wait_until
 from tests.lab.radius_client import AccountingClient, Status, accounting
 from tests.lab.site import SERVICE, Site
 
@@ -74,7 +74,8 @@ def _login(client: AccountingClient, probe: SetProbe) -> None:
     """alice logs in somewhere; over when the kernel has it."""
     number = next(_numbers)
     address = str(IPv4Address(FIRST + number))
-    assert client.send(accounting(Status.START, "alice", f"scale-{number}", address)) is not None
+    if client.send(accounting(Status.START, "alice", f"scale-{number}", address)) is None:
+        raise LabError(f"the login at {address} was not answered")
     wait_until(lambda: probe.holds(SET, address), f"{address} in the kernel", every=0.001)
 
 

@@ -193,7 +193,7 @@ def limit_alarms(entries: int) -> list[str]:
     return [f"{entries:,} members on this host, which is made for {MOST_MEMBERS:,}: {WAY_OUT}"]
 
 
-_KILLED = 1.0
+_KILLED = 5.0
 """Seconds for a program that was killed to be gone; after that nobody waits for it."""
 
 CHILDREN: deque[int] = deque(maxlen=256)

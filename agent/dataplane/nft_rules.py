@@ -30,6 +30,7 @@ OVERRIDDEN_ALL = (2, 10)
 
 _ORIGINAL = "meta l4proto {0} ct original proto-dst"
 _LISTENERS = "mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report"
+_LEASES = "ip6 saddr fe80::/10 udp sport 547 udp dport 546"  # RFC 8415, section 7.2: asked by multicast
 _NEW = "ct state new"
 
 AGAIN = "again."
@@ -171,6 +172,7 @@ def _closed(desired: Desired) -> list[str]:
         return []
     passing = [rule for opening in desired.posture.openings for rule in _openings(opening, _PATHS["input"])]
     own = ["ct state related accept", "ct direction reply accept", f"icmpv6 type {{ {_LISTENERS} }} accept"]
+    own.append(f"{_LEASES} accept")
     return [*own, *passing, *_tell(CLOSED, desired), "goto drop_silently"]
 
 

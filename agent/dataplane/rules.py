@@ -61,6 +61,10 @@ _LISTENERS = {  # RFC 2710, section 3, and RFC 3810, section 5: a switch that li
     4: [],
     6: [f"-p ipv6-icmp -m icmp6 --icmpv6-type {number}" for number in (130, 131, 132, 143)],
 }
+_LEASES = {  # RFC 8415, section 7.2: asked by multicast, so that no connection of ours is known to be answered
+    4: [],
+    6: ["-s fe80::/10 -p udp -m udp --sport 547 --dport 546"],
+}
 _MULTIPORT_MAX = 15
 _FEW = 6
 """So many rules about ports are looked at one by one."""
@@ -262,7 +266,7 @@ def _closed(desired: Desired, path: _Path, version: int) -> list[str]:
     """What a closed host does with everything that is no service's: its own connections and openings go on."""
     if not desired.posture.closed:
         return []
-    passing = ["-m conntrack --ctstate RELATED", "-m conntrack --ctdir REPLY", *_LISTENERS[version]]
+    passing = ["-m conntrack --ctstate RELATED", "-m conntrack --ctdir REPLY", *_LISTENERS[version], *_LEASES[version]]
     for opening in desired.posture.openings:
         networks = [network for network in opening.networks if network.version == version]
         sources = [_address(path, network) for network in networks] if opening.networks else [""]

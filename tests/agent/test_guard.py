@@ -234,4 +234,4 @@ class AnyLearning(RuleBasedStateMachine):
 
 
 TestAnyLearning = AnyLearning.TestCase
-TestAnyLearning.settings = settings(max_examples=200, stateful_step_count=30, deadline=None)
+TestAnyLearning.settings = settings(max_examples=200, stateful_step_count=30)

@@ -143,6 +143,18 @@ def test_the_three_scopes_add_up_and_the_latest_end_counts() -> None:
     assert members(site.settle()) == {"10.0.0.1": 2000, "10.0.0.0/24": NEVER}
 
 
+def test_an_unusual_spelling_counts_and_leaves_nothing_behind() -> None:
+    site = Site(SSH)
+    site.put(**{"$service$/ssh_tcp_22/2001:DB8::1": 2000, "$service$/ssh_tcp_22/2001:db8::1": 1500})
+    assert members(site.settle()) == {"2001:db8::1": 2000}
+    site.put(**{"$service$/ssh_tcp_22/2001:DB8::1": "nonsense"})
+    assert members(site.settle()) == {"2001:db8::1": 1500}
+    site.put(**{"$service$/ssh_tcp_22/2001:DB8::1": None})
+    assert members(site.settle()) == {"2001:db8::1": 1500}
+    assert site.host.problems() == []
+    assert site.host._spellings == {}
+
+
 def test_what_cannot_be_read_grants_nothing_denies_for_good_and_is_named_as_long_as_it_is_there() -> None:
     site = Site(SSH)
     site.put(
@@ -347,4 +359,4 @@ class AnyStore(RuleBasedStateMachine):
 
 
 TestAnyStore = AnyStore.TestCase
-TestAnyStore.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
+TestAnyStore.settings = settings(max_examples=100, stateful_step_count=30)

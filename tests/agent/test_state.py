@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -179,15 +180,16 @@ def numbered(number: int) -> State:
     return state({Prefix(4, address, 32): NOW + number for address in range(5000)}, written=float(number))
 
 
+def _is_written_anew(path: Path, before: int) -> bool:
+    return path.exists() and path.stat().st_mtime_ns != before
+
+
 def test_a_writer_that_is_killed_leaves_a_whole_state(tmp_path: Path) -> None:
     file = StateFile(tmp_path)
     for delay in range(8):
         with subprocess.Popen([sys.executable, "-c", _WRITER, str(tmp_path)], cwd=Path(__file__).parents[2]) as writer:
             before = file.path.stat().st_mtime_ns if file.path.exists() else 0
-            wait_until(
-                lambda before=before: file.path.exists() and file.path.stat().st_mtime_ns != before,  # type: ignore[misc]
-                "a write",
-            )
+            wait_until(partial(_is_written_anew, file.path, before), "a write")
             time.sleep(delay / 400)  # somewhere in the middle of the next ones
             writer.send_signal(signal.SIGKILL)
         found = file.read()

@@ -2,11 +2,13 @@
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import pytest
 
 from tests.lab.cluster import Federation, of_this_process
-from tests.lab.estate import Estate, Nas
+from tests.lab.estate import Estate, Nas, Protected
 from tests.lab.processes import LabError, wait_until
 from tests.lab.radius_client import Status
 
@@ -50,8 +52,9 @@ def test_a_cut_wan_delays_nobody_at_home_and_the_copy_catches_up(wan: Federation
     short = nas.send(Status.START, 3, seconds=8)
     nas.settle(15)
     wan.cut()
-    try:
-        began = time.monotonic()
+    with ThreadPoolExecutor(1) as background, ExitStack() as stack:
+        stack.callback(wan.restore)
+        gone = background.submit(_until_gone, there, 3)
         nas.send(Status.START, 4)
         nas.send(Status.STOP, 2)
         wait_until(lambda: home.holds(4) and not home.holds(2), "the login and the logout at home", timeout=3)
@@ -59,11 +62,7 @@ def test_a_cut_wan_delays_nobody_at_home_and_the_copy_catches_up(wan: Federation
             estate.bridge.engineer("grant", "user9", "other_tcp_9")
         assert there.holds(2), "nobody has told it"
         assert not there.holds(4)
-        wait_until(lambda: not there.holds(3), "the end of a login whose time is over", timeout=10)
-        assert time.monotonic() < short.sent + 8 + 1, "the kernel there keeps time by itself"
-        assert time.monotonic() - began < 15
-    finally:
-        wan.restore()
+        assert gone.result() < short.sent + 8 + 1, "the kernel there keeps time by itself"
     wait_until(lambda: there.holds(4) and not there.holds(2), "the copy to be the same again", timeout=30)
 
 
@@ -71,8 +70,13 @@ def test_a_block_holds_in_both(estate: Estate, nas: Nas) -> None:
     nas.send(Status.START, 5)
     nas.settle(15)
     estate.bridge.engineer("block", "10.66.0.6", "--for", "1h")
-    for host in estate.hosts.values():
-        wait_until(lambda host=host: host.holds(5, DENIED), "the block", timeout=5)  # type: ignore[misc]
+    hosts = estate.hosts.values()
+    wait_until(lambda: all(host.holds(5, DENIED) for host in hosts), "the block", timeout=5)
     estate.bridge.engineer("unblock", "10.66.0.6")
-    for host in estate.hosts.values():
-        wait_until(lambda host=host: not host.holds(5, DENIED), "the end of the block", timeout=5)  # type: ignore[misc]
+    wait_until(lambda: not any(host.holds(5, DENIED) for host in hosts), "the end of the block", timeout=5)
+
+
+def _until_gone(host: Protected, number: int) -> float:
+    """Waits for the end of a login whose time is over; gives the moment (monotonic)."""
+    wait_until(lambda: not host.holds(number), "the end of a login", timeout=30)
+    return time.monotonic()

@@ -3,8 +3,9 @@
 import random
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -92,6 +93,10 @@ def key(number: int) -> str:
     return f"befw/$alias$/$user.{user(number)}$/{address(number)}"
 
 
+def _has(answered: Sized, enough: int) -> bool:
+    return len(answered) >= enough
+
+
 def test_every_answered_login_survives_and_repeats_end_in_the_same_state(consul: ConsulServer, tmp_path: Path) -> None:
     bridge = Bridge(consul, tmp_path)
     bridge.start()
@@ -103,7 +108,7 @@ def test_every_answered_login_survives_and_repeats_end_in_the_same_state(consul:
             nas.start()
         for kill in range(1, KILLS + 1):
             enough = int(LOGINS * kill / (KILLS + 1)) + random.randint(-20, 20)
-            wait_until(lambda enough=enough: len(answered) >= enough, f"{enough} answers", timeout=60, every=0.0005)  # type: ignore[misc]
+            wait_until(partial(_has, answered, enough), f"{enough} answers", timeout=60, every=0.0005)
             bridge.process.kill()
             promised = dict(answered)
             stored = members(consul)

@@ -13,12 +13,13 @@ import re
 import signal
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing, suppress
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from tests.lab.netns import Namespace, link
-from tests.lab.processes import LabError, Process, pause, run, wait_until
+from tests.lab.processes import LabError, Part, Process, pause, run, wait_until
 
 PORT = 8500
 """Where Consul's HTTP API is on every machine, at 127.0.0.1."""
@@ -132,7 +133,7 @@ class Machine:
         self._switch.run("bridge", "link", "set", "dev", self.name, "state", "3")
 
 
-class Datacenter:
+class Datacenter(Part):
     """The machines of one datacenter; a context manager that starts its servers and leaves nothing behind."""
 
     def __init__(
@@ -161,19 +162,10 @@ class Datacenter:
         self.servers = [Machine(f"s{last}", self, last, config) for last in range(1, servers + 1)]
         self.hosts: list[Machine] = []
 
-    def __enter__(self) -> Self:
-        try:
-            self.build()
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def begin(self) -> None:
+        """Makes and starts everything."""
+        self.build()
+        self.start()
 
     @property
     def machines(self) -> list[Machine]:
@@ -196,7 +188,7 @@ class Datacenter:
             if not machine.consul.is_running:
                 machine.start()
         for machine in self.servers:
-            machine.consul.wait_ready(lambda machine=machine: self._is_ready(machine), timeout=30)  # type: ignore[misc]
+            machine.consul.wait_ready(partial(self._is_ready, machine), timeout=30)
 
     def add_host(self, name: str) -> Machine:
         """A host with a Consul client agent, running and joined."""
@@ -260,7 +252,7 @@ class Federation:
                 dc.start()
             for dc in (self.dc1, self.dc2):
                 for machine in dc.machines:
-                    wait_until(lambda machine=machine: self._sees_both(machine), "the federation", timeout=30)  # type: ignore[misc]
+                    wait_until(partial(self._sees_both, machine), "the federation", timeout=30)
             self._stack = stack.pop_all()
         return self
 

@@ -7,7 +7,6 @@ import signal
 import socket
 import tempfile
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -82,8 +81,11 @@ class ConsulServer:
         """Joins it with a server of another datacenter; returns when each can ask the other."""
         self.command("join", "-wan", other.wan)
         for one in (self, other):
-            ask = partial(run, ["consul", "catalog", "datacenters"], namespace=one._namespace, env=one._env)
-            wait_until(lambda ask=ask: len(ask().stdout.split()) > 1, "the federation", timeout=30)  # type: ignore[misc]
+            wait_until(one._sees_others, "the federation", timeout=30)
+
+    def _sees_others(self) -> bool:
+        known = run(["consul", "catalog", "datacenters"], namespace=self._namespace, env=self._env)
+        return len(known.stdout.split()) > 1
 
     def stop(self) -> None:
         """Ends it as an administrator would (SIGTERM)."""

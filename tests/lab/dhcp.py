@@ -127,23 +127,7 @@ class Wire:
     def ask(self) -> str:
         """A client asks for an IPv4 address, and uses it; gives the address."""
         self.client.run("ip", "-4", "address", "flush", "dev", "cable")
-        argv: list[str | Path] = [
-            "udhcpc",
-            "-f",
-            "-n",
-            "-q",
-            "-i",
-            "cable",
-            "-s",
-            self._script,
-            "-t",
-            "5",
-            "-T",
-            "1",
-            "-A",
-            "1",
-        ]
-        self.client.run(*argv)
+        self.client.run(*self._udhcpc("-n", "-q"))
         shown = json.loads(self.client.run("ip", "-j", "-4", "address", "show", "cable").stdout)
         return str(shown[0]["addr_info"][0]["local"])
 
@@ -151,25 +135,14 @@ class Wire:
         """The client asks again, and gives the address back."""
         bound = self.folder / "bound"
         bound.unlink(missing_ok=True)
-        argv: list[str | Path] = [
-            "udhcpc",
-            "-f",
-            "-R",
-            "-i",
-            "cable",
-            "-s",
-            self._script,
-            "-t",
-            "5",
-            "-T",
-            "1",
-            "-A",
-            "1",
-        ]
-        with self.client.popen(*argv) as client:
+        with self.client.popen(*self._udhcpc("-R")) as client:
             wait_until(bound.exists, "the client to have its lease")
             client.terminate()
             client.communicate(timeout=10)
+
+    def _udhcpc(self, *options: str) -> list[str | Path]:
+        """The client's command: five attempts, a second apart."""
+        return ["udhcpc", "-f", *options, "-i", "cable", "-s", self._script, "-t", "5", "-T", "1", "-A", "1"]
 
     def ask6(self) -> None:
         """A client asks for an IPv6 address and a prefix, with a DUID made of its MAC."""

@@ -7,6 +7,7 @@ Each is a length (4 octets) and a pickle of its number and the fact; the answers
 import asyncio
 import pickle
 import sys
+from functools import partial
 
 from radius_bridge.identity.events import Lease
 from radius_bridge.process import configure_logging, run_until
@@ -57,9 +58,11 @@ async def _take(lanes: Lanes, stop: asyncio.Event) -> None:
             stop.set()
             await asyncio.Event().wait()
         done = lanes.submit_lease(fact) if isinstance(fact, Lease) else lanes.submit(fact)
-        done.add_done_callback(
-            lambda done, number=number: print("failed" if done.exception() else "done", number, flush=True)  # type: ignore[misc]
-        )
+        done.add_done_callback(partial(_tell, number))
+
+
+def _tell(number: int, done: asyncio.Future[None]) -> None:
+    print("failed" if done.exception() else "done", number, flush=True)
 
 
 if __name__ == "__main__":

@@ -89,7 +89,7 @@ class Keeper:
                 woken.clear()
                 try:
                     await self._dataplane.apply(self._desired, time.time(), None if failed else {})
-                    if await self.integrity.look(self._desired):
+                    if await self.integrity.look(self._desired) or failed:
                         self._repaired_at = time.monotonic()
                         self.repaired += 1
                     failed = False

@@ -9,14 +9,12 @@ the site's bridge reads Kea's leases, if `lease_source` is in its configuration.
 """
 
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.lab.dhcp import Wire
 from tests.lab.dot1x import NAME, Method, Port, Supplicant
 from tests.lab.netns import Namespace, link
 from tests.lab.pki import Authority
-from tests.lab.processes import wait_until
+from tests.lab.processes import Part, wait_until
 from tests.lab.site import NAS_SECRET, Site
 
 NETWORK = "10.66.16.0/24"
@@ -52,7 +50,7 @@ def _folder(directory: Path) -> Path:
     return folder
 
 
-class Office:
+class Office(Part):
     """One desk of a site that is built, for one `user`; as a context it starts the office, and ends everything."""
 
     def __init__(self, site: Site, *, user: str, password: str) -> None:
@@ -82,20 +80,11 @@ class Office:
         name = site.radius.name.removesuffix("-radius")
         return Namespace(f"{name}-desk"), Namespace(f"{name}-switch"), Namespace(f"{name}-dhcp")
 
-    def __enter__(self) -> Self:
-        try:
-            self._build()
-            self._wire.kea(lifetime=LEASE, subnet=NETWORK, addresses="10.66.16.100 - 10.66.16.120")
-            self._port.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def begin(self) -> None:
+        """Plugs everything in, and starts the DHCP server and the switch's port."""
+        self._build()
+        self._wire.kea(lifetime=LEASE, subnet=NETWORK, addresses="10.66.16.100 - 10.66.16.120")
+        self._port.start()
 
     def _build(self) -> None:
         for namespace in (self.desk, self._switch, self._dhcp):

@@ -9,12 +9,10 @@ Laptops get addresses of TUNNEL. The plugin asks the site's FreeRADIUS for the p
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from tests.lab.netns import Namespace, link
 from tests.lab.pki import Authority
-from tests.lab.processes import LabError, Process, run
+from tests.lab.processes import LabError, Part, Process, run
 from tests.lab.site import NAS_SECRET, Site, clear
 from tests.lab.tcp import MakeSocket
 
@@ -32,7 +30,7 @@ _RADIUS = "203.0.113.130"
 _PORT = 1194
 
 
-class Vpn:
+class Vpn(Part):
     """A gateway and one laptop of a site that is built; as a context it starts the gateway, and ends everything."""
 
     def __init__(self, site: Site) -> None:
@@ -58,19 +56,10 @@ class Vpn:
         name = site.radius.name.removesuffix("-radius")
         return Namespace(f"{name}-laptop"), Namespace(f"{name}-gateway")
 
-    def __enter__(self) -> Self:
-        try:
-            self._build()
-            self.server.start().wait_log("Initialization Sequence Completed")
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def begin(self) -> None:
+        """Plugs everything in, and starts the VPN's server."""
+        self._build()
+        self.server.start().wait_log("Initialization Sequence Completed")
 
     def _build(self) -> None:
         if not PLUGIN.exists():

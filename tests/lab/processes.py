@@ -5,8 +5,10 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Self
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -39,6 +41,31 @@ def pause(pid: int) -> None:
         return all(stat.read_text().rpartition(")")[2].split()[0] in "TtZ" for stat in tasks.glob("*/stat"))
 
     wait_until(stands, f"process {pid} to stand still")
+
+
+class Part(ABC):
+    """Something of the lab that `with` begins and closes; it leaves nothing behind, also if it cannot begin."""
+
+    @abstractmethod
+    def begin(self) -> None:
+        """Makes and starts it."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Ends and deletes what there is of it."""
+
+    def __enter__(self) -> Self:
+        try:
+            self.begin()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class Process:

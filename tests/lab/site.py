@@ -16,13 +16,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Self
 
 from tests.lab import freeradius
 from tests.lab.freeradius import Answer, radclient
 from tests.lab.netns import Namespace, link
-from tests.lab.processes import BIN, LabError, Process, run, wait_until
+from tests.lab.processes import BIN, LabError, Part, Process, run, wait_until
 from tests.lab.radius_client import AccountingClient
 from tests.lab.tcp import MakeSocket
 
@@ -98,7 +97,7 @@ def clear(namespace: Namespace) -> None:
         namespace.delete()
 
 
-class Site:
+class Site(Part):
     """The parts, by name. As a context it starts everything and leaves nothing behind."""
 
     def __init__(
@@ -220,19 +219,10 @@ class Site:
         """The three namespaces."""
         return (self.radius, self.client, self.server)
 
-    def __enter__(self) -> Self:
-        try:
-            self.build()
-            self.start()
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
+    def begin(self) -> None:
+        """Makes and starts everything."""
+        self.build()
+        self.start()
 
     def build(self) -> None:
         """Makes the namespaces, the links between them, and every part's configuration."""

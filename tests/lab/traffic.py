@@ -55,6 +55,10 @@ class Flood:
         for sock in (each for pair in self._pairs for each in pair):
             sock.close()
 
+    def has_begun(self) -> bool:
+        """True if a thousand have arrived."""
+        return self.passed > 1000
+
     def rate(self) -> float:
         """Datagrams a second, of both."""
         return (self.passed + self.lost + self.tried) / self.seconds if self.seconds else 0.0

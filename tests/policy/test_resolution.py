@@ -188,4 +188,4 @@ def _set(kept: dict[Member, float] | dict[Prefix, float], member: Member, end: f
 
 
 TestAnyChanges = AnyChanges.TestCase
-TestAnyChanges.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+TestAnyChanges.settings = settings(max_examples=200, stateful_step_count=40)

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import time
+from functools import partial
 
 import pytest
 from prometheus_client import REGISTRY
@@ -91,11 +92,15 @@ async def cost(packets: list[bytes], known: Clients) -> float:
             began = time.process_time()
             total = _seen()
             expected = total + len(packets[first : first + 128])
-            await until(lambda expected=expected: _seen() >= expected)  # type: ignore[misc]
+            await until(partial(_has_seen, expected))
             seconds += time.process_time() - began
     udp.close()
     udp.shut()
     return seconds
+
+
+def _has_seen(packets: float) -> bool:
+    return _seen() >= packets
 
 
 def _seen() -> float:

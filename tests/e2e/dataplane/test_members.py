@@ -2,6 +2,7 @@
 
 import random
 import time
+from functools import partial
 
 import pytest
 
@@ -23,6 +24,10 @@ def _member(chance: random.Random) -> Prefix:
     length = chance.choice((bits, bits, bits - 1, bits - 2, bits - 3, bits - 4))
     number = base + chance.randrange(1, 64)
     return Prefix(version, number >> bits - length << bits - length, length)
+
+
+def _is_past(moment: float) -> bool:
+    return time.time() >= moment
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -107,7 +112,7 @@ def test_renewals_that_land_in_the_moment_of_the_end_are_all_there_afterwards(ho
     # The kernel ends them up to a second early: the renewals are spread over all of that.
     for number, member in enumerate(every):
         due = end - 1.2 + number * 0.022
-        wait_until(lambda due=due: time.time() >= due, "its turn", every=0.001)  # type: ignore[misc]
+        wait_until(partial(_is_past, due), "its turn", every=0.001)
         members[member] = now + 600
         host.apply(desired, None, {SERVICE.name: {member}})
     assert host.differences() == []

@@ -57,6 +57,25 @@ def _is_pinged(host: Host, source: str) -> bool:
             return False
 
 
+def _hears_its_dhcp_server(host: Host) -> bool:
+    """True if what a DHCPv6 server says from its link-local address is heard."""
+    shown = host.server.run("ip", "-6", "address", "show", "dev", "eth0", "scope", "link").stdout
+    address = shown.partition("inet6 ")[2].partition("/")[0]
+    cable = host.client.call(lambda: socket.if_nametoindex("eth0"))
+    with (
+        host.server.socket(socket.AF_INET6, socket.SOCK_DGRAM) as client,
+        host.client.socket(socket.AF_INET6, socket.SOCK_DGRAM) as server,
+    ):
+        client.bind(("::", 546))
+        client.settimeout(0.5)
+        server.bind(("::", 547))
+        server.sendto(b"advertise", (address, 546, 0, cable))
+        try:
+            return client.recv(100) == b"advertise"
+        except TimeoutError:
+            return False
+
+
 def test_a_closed_host_lets_in_members_openings_failsafe_and_answers_to_its_own_connections(host: Host) -> None:
     host.listen()
     host.listen(OPEN_PORT)
@@ -66,6 +85,7 @@ def test_a_closed_host_lets_in_members_openings_failsafe_and_answers_to_its_own_
     opening = Opening((parse_prefix(f"{BOB}/32"),), (parse_ports(str(OPEN_PORT)),))
     assert _is_pinged(host, ALICE)
     host.enforce({ALICE: 60}, failsafe=("192.0.2.16/28",), posture=Posture(closed=True, openings=(opening,)))
+    assert _hears_its_dhcp_server(host), "or it loses its address"
     assert reach(host.client, ALICE, SERVER) == "open"
     assert reach(host.client, BOB, SERVER, OPEN_PORT) == "open"
     assert reach(host.client, BOB, SERVER) == "open"  # by the failsafe

@@ -276,7 +276,7 @@ async def liar(target: str, prefix: str) -> AsyncIterator[tuple[str, dict[str, b
         site_ = web.TCPSite(runner, "127.0.0.1", 0)
         await site_.start()
         try:
-            port = site_._server.sockets[0].getsockname()[1]  # type: ignore[union-attr]
+            port = runner.addresses[0][1]
             yield f"http://127.0.0.1:{port}", switch
         finally:
             await runner.cleanup()
@@ -311,6 +311,10 @@ def parse_group(user: str) -> GroupRef:
     return GroupRef(f"user.{user}")
 
 
+def _fails_more_often_than(agent: Enforcer, times: int) -> Callable[[], bool]:
+    return lambda: agent.follower.counters["failures"] > times
+
+
 async def test_a_token_that_loses_its_policy_and_then_itself_changes_nothing(settings: AgentSettings) -> None:
     kernel = Kernel()
     with ConsulServer(config=ACL, token=MASTER) as server:
@@ -332,8 +336,7 @@ async def test_a_token_that_loses_its_policy_and_then_itself_changes_nothing(set
                     await asyncio.to_thread(server.command, *take_away)
                     # Somebody else's announcement wakes the poll that is blocked.
                     await master.transact([Op.set(f"{KEYS.access_changes}bridge/other", record())])
-                    failures = agent.follower.counters["failures"]
-                    await until(lambda seen=failures: agent.follower.counters["failures"] > seen + 1, within=30)  # type: ignore[misc]
+                    await until(_fails_more_often_than(agent, agent.follower.counters["failures"] + 1), within=30)
                     assert any(word in agent.status()["errors"]["feed"] for word in ("right", "ACL not found"))
                 assert {len(inside) for inside in kernel.history} == {30}
                 assert kernel.members[SSH] == addresses(30)
