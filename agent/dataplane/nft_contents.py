@@ -13,6 +13,7 @@ from agent.dataplane.nft_netlink import Do, Elements, ElementSocket, Form, Step
 from agent.dataplane.nft_rules import OVERRIDDEN, OVERRIDDEN_ALL
 from agent.dataplane.plan import (
     KINDS,
+    NUMBER_OF,
     Delta,
     Kind,
     Part,
@@ -158,7 +159,7 @@ class NftContents:
         done = False
         try:
             for kind, part in by_kind(hosts).items():
-                addresses = [number for _, number, _ in part.prefixes]
+                addresses = list(map(NUMBER_OF, part.prefixes))
                 left = partial(_left_of, part.ends, clock)
                 await self._socket.add(set_name(kind, name), FORMS[kind], addresses, left)
             done = True
@@ -282,7 +283,7 @@ def _left_of(ends: Sequence[float], clock: Callable[[], float], start: int, end:
 
 
 def _hosts(prefixes: Iterable[Prefix], ends: Iterable[float], now: float) -> Elements:
-    addresses = [number for _, number, _ in prefixes]
+    addresses = list(map(NUMBER_OF, prefixes))
     return Elements(addresses, addresses, _left(ends, now))
 
 

@@ -222,12 +222,12 @@ def test_long_grants_are_renewed_and_long_denies_are_permanent(host: Host) -> No
     desired = Desired((), {ALLOW: {parse_prefix(BOB): now + far}, DENY: {parse_prefix(ALICE): now + far}})
     host.apply(desired, now)
     members = host.server.run("ipset", "save").stdout
-    assert f"add rb4h.rules_deny {ALICE} timeout 0" in members
+    assert f"add rb4n.rules_deny {ALICE} timeout 0" in members
     assert f"add rb4h.rules_allow {BOB} timeout 21474" in members
     renewal = now + LONGEST_TIMEOUT // 2
     assert host.apply(desired, renewal + 1).added == 1
     assert host.apply(desired, now + far - 1000).added == 2
-    assert f"add rb4h.rules_deny {ALICE} timeout 99" in host.server.run("ipset", "save").stdout
+    assert f"add rb4n.rules_deny {ALICE} timeout 99" in host.server.run("ipset", "save").stdout
     assert host.apply(desired, now + far).deleted == 2
 
 
