@@ -194,8 +194,8 @@ class NftContents:
         thought (a busy host), it is done again with as much time as it takes.
         """
         fresh = live(wanted.entries(), clock())
+        takes = self._seconds_each * len(fresh)
         for _ in range(3):
-            takes = self._seconds_each * len(fresh)
             held = self._held[name] = _Held(dict(fresh))
             began = clock()
             steps = await aside(len(fresh), partial(_fill, name, held, began + takes))
@@ -205,6 +205,7 @@ class NftContents:
                 self._seconds_each = max(_SECONDS_EACH, 1.5 * took / len(fresh))
             if failures or took <= takes + _LATE:
                 break
+            takes = 1.5 * took
         if not failures:
             change.rebuilt.append(name)
             change.added += len(fresh)
@@ -279,7 +280,7 @@ def _left(ends: Iterable[float], now: float) -> list[int]:
 
 
 def _left_of(ends: Sequence[float], clock: Callable[[], float], start: int, end: int) -> list[int]:
-    return _left(ends[start:end], clock())
+    return _left(ends[start:end], clock() + _SECONDS_EACH * (end - start))
 
 
 def _hosts(prefixes: Iterable[Prefix], ends: Iterable[float], now: float) -> Elements:
