@@ -7,7 +7,7 @@ from agent.dataplane.iptables import Installed, install_text
 from agent.dataplane.nft import Installed as NftInstalled
 from agent.dataplane.nft import install_text as nft_install_text
 from agent.dataplane.nft import sets_text
-from agent.dataplane.plan import KINDS, set_name
+from agent.dataplane.plan import Wanted, set_name
 from agent.desired import Desired
 from agent.notes import about_ports, local_range
 from agent.services import Protected, find_in_consul, find_in_files
@@ -42,7 +42,7 @@ async def rendered(settings: AgentSettings, backend: str) -> str:
     lines += [
         f"# ipset create {set_name(kind, each)} {kind.type_name} family {_FAMILY[kind.version]} timeout 0"
         for each in desired.names
-        for kind in KINDS
+        for kind in Wanted({}, shuts_out=settings.posture().shuts_out(each)).kinds
     ]
     for version, program in ((4, "iptables-restore"), (6, "ip6tables-restore")):
         text = install_text(rules.render(desired, version, template), Installed())

@@ -48,18 +48,19 @@ def wanted_members(
 ) -> dict[str, dict[Range, float]]:
     """What our sets should hold at `now` (epoch seconds): by set, first and last address → end.
 
-    `cut` says that networks are kept as ranges without overlaps, as in nftables; in ipset they are not, and it refuses
-    the address that is all zeros. `only` names the sets that are asked about.
+    `cut` says that this is nftables, where networks are kept as ranges without overlaps; ipset refuses the address that
+    is all zeros. `only` names the sets that are asked about.
     """
     found: dict[str, dict[Range, float]] = {}
     for name in desired.names:
         if only is not None and not any(set_name(kind, name) in only for kind in KINDS):
             continue
-        by_kind: dict[Kind, dict[Prefix, float]] = {kind: {} for kind in KINDS}
-        for prefix, end in live(Wanted(desired.of(name), versions).entries(), now).items():
-            by_kind[kind_of(prefix)][prefix] = end
-        for kind in KINDS:
-            if kind.version in versions and (only is None or set_name(kind, name) in only):
+        wanted = Wanted(desired.of(name), versions, shuts_out=not cut and desired.posture.shuts_out(name))
+        by_kind: dict[Kind, dict[Prefix, float]] = {kind: {} for kind in wanted.kinds}
+        for prefix, end in live(wanted.entries(), now).items():
+            by_kind[kind_of(prefix, joined=wanted.shuts_out)][prefix] = end
+        for kind in wanted.kinds:
+            if only is None or set_name(kind, name) in only:
                 ours = by_kind[kind]
                 whole = {
                     (prefix.number, last_address(prefix)): end

@@ -11,6 +11,7 @@ from agent.dataplane.change import MANY, Run, aside
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.netlink import MemberSocket, Operation
 from agent.dataplane.plan import (
+    KINDS,
     LONGEST_TIMEOUT,
     TEMPORARY,
     Delta,
@@ -32,7 +33,7 @@ from radius_bridge.policy.members import Prefix
 
 @dataclass(slots=True)
 class _Held:
-    """What the four sets of a service or override hold, as far as we programmed it."""
+    """What the sets of a service or override hold, as far as we programmed it."""
 
     room: Mapping[Kind, int]
     """How many entries each set can hold."""
@@ -47,9 +48,8 @@ class _Held:
 class Contents:
     """The sets' content; what is not known of it (at start, after an error) is built aside and swapped in."""
 
-    def __init__(self, members: MemberSocket, kinds: Collection[Kind]) -> None:
+    def __init__(self, members: MemberSocket) -> None:
         self._socket = members
-        self._kinds = kinds
         self._held: dict[str, _Held] = {}
 
     async def program(
@@ -91,12 +91,12 @@ class Contents:
     def forget(self, sets: Collection[str] | None = None) -> None:
         """Nothing is known of these sets any more (None: of all)."""
         for name in list(self._held):
-            if sets is None or any(set_name(kind, name) in sets for kind in self._kinds):
+            if sets is None or any(set_name(kind, name) in sets for kind in KINDS):
                 del self._held[name]
 
-    def forget_missing(self, existing: Collection[str], names: Iterable[str]) -> None:
-        """Sets of `names` that are not among the existing ones were deleted by somebody else."""
-        self.forget({set_name(kind, name) for name in names for kind in self._kinds} - set(existing))
+    def forget_missing(self, existing: Collection[str], wanted: Mapping[str, Wanted]) -> None:
+        """Sets of what is wanted that are not among the existing ones were deleted by somebody else."""
+        self.forget({set_name(kind, name) for name, each in wanted.items() for kind in each.kinds} - set(existing))
 
     @contextmanager
     def _attempt(self, run: Run, name: str) -> Iterator[None]:
@@ -129,16 +129,16 @@ class Contents:
             change = Delta({**live(due, now), **change.add}, change.delete)
         if len(change) > most:
             return None
-        new = Counter(kind_of(prefix) for prefix in change.add if prefix not in held.entries)
+        new = Counter(kind_of(prefix, joined=held.shuts_out) for prefix in change.add if prefix not in held.entries)
         return change if all(held.count[kind] + new[kind] <= held.room[kind] for kind in new) else None
 
     async def _rebuild(self, run: Run, name: str, wanted: Wanted) -> None:
         """Fills new sets aside and puts them in place; packets see the old content or the new."""
         sets = await run.sets()
         fresh = live(wanted.entries(), run.now())
-        parts = await aside(len(fresh), partial(by_kind, fresh))
+        parts = await aside(len(fresh), partial(by_kind, fresh, joined=wanted.shuts_out))
         room: dict[Kind, int] = {}
-        for kind in self._kinds:
+        for kind in wanted.kinds:
             building = set_name(kind, name) + TEMPORARY
             if building in run.existing:
                 await sets.destroy(building)
@@ -148,7 +148,7 @@ class Contents:
         for kind, part in parts.items():
             held.count[kind] = len(part.prefixes)
             await self._add(run, name, kind, part, TEMPORARY)
-        for kind in self._kinds:
+        for kind in wanted.kinds:
             final = set_name(kind, name)
             building = final + TEMPORARY
             if final in run.existing:
@@ -162,7 +162,7 @@ class Contents:
 
     async def _add_some(self, run: Run, name: str, additions: Mapping[Prefix, float]) -> None:
         held = self._held[name]
-        for kind, part in by_kind(additions).items():
+        for kind, part in by_kind(additions, joined=held.shuts_out).items():
             await self._add(run, name, kind, part)
             held.count[kind] += sum(prefix not in held.entries for prefix in part.prefixes)
         held.entries.update(additions)
@@ -180,7 +180,7 @@ class Contents:
 
     async def _delete_some(self, run: Run, name: str, prefixes: Iterable[Prefix]) -> None:
         held = self._held[name]
-        for kind, (gone, _) in by_kind(dict.fromkeys(prefixes, 0.0)).items():
+        for kind, (gone, _) in by_kind(dict.fromkeys(prefixes, 0.0), joined=held.shuts_out).items():
             await self._socket.write(
                 Operation.DELETE, set_name(kind, name), kind, gone, lambda start, end: [0] * (end - start)
             )

@@ -7,7 +7,7 @@ before their sets do.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +24,7 @@ from agent.dataplane.events import RULES, Touched
 from agent.dataplane.iptables import Installed, Iptables, expected, read_save
 from agent.dataplane.looks import Looks
 from agent.dataplane.netlink import MemberSocket
-from agent.dataplane.plan import KINDS, LONGEST_TIMEOUT, Wanted, kind_of_set, set_name
+from agent.dataplane.plan import LONGEST_TIMEOUT, Wanted, kind_of_set, set_name
 from agent.dataplane.rules import JUMPS, empty, is_chain_of_ours, render
 from agent.dataplane.sets import open_sets
 from agent.dataplane.template import RuleTemplate
@@ -77,7 +77,6 @@ class IpsetDataplane:
         else:
             log.warning("this kernel has no IPv6: only IPv4 is enforced, there is nothing else to enforce")
         self._versions = [table.version for table in self._tables]
-        self._kinds = [kind for kind in KINDS if kind.version in self._versions]
         self._existing: set[str] | None = None  # our sets in the kernel; None: not known
         self._rules: dict[int, tuple[_Source, Installed]] = {}
         self._checked = 0.0
@@ -90,8 +89,8 @@ class IpsetDataplane:
         except DataplaneError:
             self._lock.release()
             raise
-        self._contents = Contents(self._members, self._kinds)
-        self._looks = Looks(self._kinds, self._members.read)
+        self._contents = Contents(self._members)
+        self._looks = Looks(self._versions, self._members.read)
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -108,6 +107,10 @@ class IpsetDataplane:
         contents = self._open_contents()
         began = time.monotonic()  # what we wait for is time that passes, too
         async with self._busy, AsyncExitStack() as stack:
+            wanted = {
+                name: Wanted(desired.of(name), self._versions, shuts_out=desired.posture.shuts_out(name))
+                for name in desired.names
+            }
             existing, self._existing = self._existing, None
             if existing is None:
                 run = Run(now, began, set(), stack)
@@ -118,13 +121,9 @@ class IpsetDataplane:
                     except DataplaneError as error:
                         run.failures.append(str(error))
                 run.existing.update(await sets.entries())
-                contents.forget_missing(run.existing, desired.names)
+                contents.forget_missing(run.existing, wanted)
             else:
                 run = Run(now, began, existing, stack)
-            wanted = {
-                name: Wanted(desired.of(name), self._versions, shuts_out=desired.posture.shuts_out(name))
-                for name in desired.names
-            }
             await contents.program(run, wanted, changed)
             await asyncio.gather(*(self._program_rules(run, table, desired) for table in self._tables))
             if run.failures:
@@ -132,7 +131,7 @@ class IpsetDataplane:
             if self._check_due(now):
                 self._checked = now
             if changed is None:
-                await self._destroy_unused(run, desired.names)
+                await self._destroy_unused(run, wanted)
             await self._leftovers.remove()
             self._existing = run.existing
             run.change.seconds = time.monotonic() - run.began
@@ -310,9 +309,9 @@ class IpsetDataplane:
             self._template_refused[table.version] = refusal
         return installed
 
-    async def _destroy_unused(self, run: Run, names: Iterable[str]) -> None:
+    async def _destroy_unused(self, run: Run, wanted: Mapping[str, Wanted]) -> None:
         """Destroys sets that no rule mentions any more, and what an interrupted build left behind."""
-        used = {set_name(kind, name) for name in names for kind in self._kinds}
+        used = {set_name(kind, name) for name, each in wanted.items() for kind in each.kinds}
         for name in sorted(run.existing - used):
             sets = await run.sets()
             await sets.destroy(name)

@@ -1,6 +1,6 @@
 """A cheap look at sets of ipset, of whose members the kernel tells nothing: are they as they should be?"""
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -21,9 +21,9 @@ _EMPTY: Final = Part((), ())
 class Looks:
     """Remembers, of each large set, what the kernel listed when it was last as it should be."""
 
-    def __init__(self, kinds: Collection[Kind], read: Callable[[str], Collection[bytes]]) -> None:
-        """`read` lists a set, as `Listed` takes it; it may be called in another thread."""
-        self._kinds = kinds
+    def __init__(self, versions: Collection[int], read: Callable[[str], Collection[bytes]]) -> None:
+        """`versions`: of IP; `read` lists a set, as `Listed` takes it; it may be called in another thread."""
+        self._versions = versions
         self._read = read
         self._right: dict[str, tuple[bytes, float]] = {}
         """Who was in a set when it was last right, and when that was (epoch seconds)."""
@@ -35,7 +35,9 @@ class Looks:
         """
         found: set[str] = set()
         for name in desired.names:
-            asked = [(kind, each) for kind, each in self._sets(name) if each in only and each in counts]
+            wanted = Wanted(desired.of(name), self._versions, shuts_out=desired.posture.shuts_out(name))
+            sets = [(kind, set_name(kind, name)) for kind in wanted.kinds]
+            asked = [(kind, each) for kind, each in sets if each in only and each in counts]
             unsure: list[tuple[Kind, str, bytes, dict[Any, int]]] = []
             for kind, each in asked:
                 known = self._known(each, now) if len(desired.of(name)) > FEW else None
@@ -47,18 +49,13 @@ class Looks:
                     found.add(each)
                 else:
                     unsure.append((kind, each, who, left))
-            parts = (
-                by_kind(Wanted(desired.of(name), {kind.version for kind in self._kinds}).entries()) if unsure else {}
-            )
+            parts = by_kind(wanted.entries(), joined=wanted.shuts_out) if unsure else {}
             for kind, each, who, left in unsure:
                 if are_as_wanted(kind, left, parts.get(kind, _EMPTY), now, LONGEST_TIMEOUT):
                     self._right[each] = who, now
                     found.add(each)
         self._right = {each: known for each, known in self._right.items() if each in counts}
         return found
-
-    def _sets(self, name: str) -> Iterator[tuple[Kind, str]]:
-        return ((kind, set_name(kind, name)) for kind in self._kinds)
 
     def _known(self, kernel_name: str, now: float) -> bytes | None:
         """Who was in a set when it was last right, unless that is long ago."""

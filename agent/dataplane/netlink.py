@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 from agent.dataplane.change import aside
 from agent.dataplane.errors import DataplaneError
-from agent.dataplane.plan import Kind, Range, is_ours
+from agent.dataplane.plan import NUMBER_OF, Kind, Range, is_ours
 from agent.dataplane.wire import Records, attributes, big_endian, split
 from radius_bridge.policy.members import Prefix
 
@@ -118,7 +118,7 @@ class _Layout:
     def pack(self, entries: Entries) -> bytes:
         count = len(entries.prefixes)
         columns = {
-            _ADDRESS_AT: big_endian((number for _, number, _ in entries.prefixes), self._octets),
+            _ADDRESS_AT: big_endian(map(NUMBER_OF, entries.prefixes), self._octets),
             self._timeout_at: big_endian(entries.timeouts, 4),
             self._line_at: self._lines[:count],
         }

@@ -14,6 +14,7 @@ from agent.dataplane.nft_netlink import Do, Elements, ElementSocket, Form, Step
 from agent.dataplane.nft_rules import OVERRIDDEN, OVERRIDDEN_ALL
 from agent.dataplane.plan import (
     KINDS,
+    NUMBER_OF,
     Delta,
     Kind,
     Part,
@@ -162,7 +163,7 @@ class NftContents:
         done = False
         try:
             for kind, part in by_kind(hosts).items():
-                addresses = [number for _, number, _ in part.prefixes]
+                addresses = list(map(NUMBER_OF, part.prefixes))
                 left = partial(_left_of, part.ends, clock)
                 await self._socket.add(set_name(kind, name), FORMS[kind], addresses, left)
             done = True
@@ -197,8 +198,8 @@ class NftContents:
         thought (a busy host), it is done again with as much time as it takes.
         """
         fresh = live(wanted.entries(), clock())
+        takes = self._seconds_each * len(fresh)
         for _ in range(3):
-            takes = self._seconds_each * len(fresh)
             held = self._held[name] = _Held(dict(fresh))
             began = clock()
             steps = await aside(len(fresh), partial(_fill, name, held, began + takes))
@@ -208,6 +209,7 @@ class NftContents:
                 self._seconds_each = max(_SECONDS_EACH, 1.5 * took / len(fresh))
             if failures or took <= takes + _LATE:
                 break
+            takes = 1.5 * took
         if not failures:
             change.rebuilt.append(name)
             change.added += len(fresh)
@@ -282,11 +284,11 @@ def _left(ends: Iterable[float], now: float) -> list[int]:
 
 
 def _left_of(ends: Sequence[float], clock: Callable[[], float], start: int, end: int) -> list[int]:
-    return _left(ends[start:end], clock())
+    return _left(ends[start:end], clock() + _SECONDS_EACH * (end - start))
 
 
 def _hosts(prefixes: Iterable[Prefix], ends: Iterable[float], now: float) -> Elements:
-    addresses = [number for _, number, _ in prefixes]
+    addresses = list(map(NUMBER_OF, prefixes))
     return Elements(addresses, addresses, _left(ends, now))
 
 

@@ -1,7 +1,8 @@
 """From what policy asks to what the kernel's sets hold: names, kinds, timeouts, differences. Pure.
 
 Each service and each override has four sets, one per kind: IPv4 and IPv6, hosts (hash:ip) and networks
-(hash:net).
+(hash:net). In ipset those that shut out have two: hosts are in hash:net too. They are looked up for every packet, and a
+look costs 95 ns, full or empty.
 """
 
 import hashlib
@@ -10,10 +11,11 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import compress
-from operator import not_
+from math import inf
+from operator import itemgetter, not_
 from typing import NamedTuple
 
-from radius_bridge.policy.expiry import is_over, latest
+from radius_bridge.policy.expiry import NEVER, is_over, latest
 from radius_bridge.policy.members import Prefix
 
 LONGEST_TIMEOUT = 2_147_483
@@ -36,6 +38,17 @@ _HALVES = {
 }
 _LEAST_ROOM = 65_536
 
+NUMBER_OF = itemgetter(1)
+"""The address of a prefix, as an unsigned integer."""
+
+_SHAPE = itemgetter(0, 2)
+"""IP version and length of a prefix."""
+
+_NOBODY = (Prefix(4, 0x7FFFFFFF, 32), Prefix(6, 0x100 << 112, 128))
+"""127.255.255.255 and 100:: (RFC 6666): no packet comes from them or goes to them. While a hash:net has a host among
+networks, the last one that leaves has the kernel move the prefix lengths under the packets that look at them, and one
+could miss its network. So sets that shut out always have one."""
+
 
 class Kind(NamedTuple):
     """What a set can hold."""
@@ -54,8 +67,10 @@ class Kind(NamedTuple):
 KINDS = (Kind(4, True), Kind(4, False), Kind(6, True), Kind(6, False))
 
 
-def kind_of(prefix: Prefix) -> Kind:
-    """The kind of set that holds `prefix`."""
+def kind_of(prefix: Prefix, *, joined: bool = False) -> Kind:
+    """The kind of set that holds `prefix`; `joined` says that hosts are held with the networks."""
+    if joined:
+        return KINDS[1] if prefix.version == 4 else KINDS[3]
     if prefix.version == 4:
         return KINDS[0] if prefix.length == 32 else KINDS[1]
     return KINDS[2] if prefix.length == 128 else KINDS[3]
@@ -91,7 +106,8 @@ def is_ours(kernel_name: str) -> bool:
 class Wanted:
     """The entries that stand for a service's members in the sets of this kernel.
 
-    hash:net holds no /0, so it becomes its two halves; what is of an IP version that the kernel lacks is left out.
+    hash:net holds no /0, so it becomes its two halves; what is of an IP version that the kernel lacks is left out. What
+    shuts out also holds one address of nobody's for good.
     """
 
     def __init__(
@@ -99,7 +115,7 @@ class Wanted:
     ) -> None:
         """`members` (with their end, epoch seconds or NEVER) is looked into when it is asked about, and not copied.
 
-        `shuts_out` says that they are kept out, so that one that is lost opens.
+        `shuts_out` says that they are kept out, so that one that is lost opens; then hosts are held with networks.
         """
         self._members = members
         self._versions = versions
@@ -108,21 +124,30 @@ class Wanted:
     def __len__(self) -> int:
         return len(self._members)
 
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of sets that hold them."""
+        return tuple(kind for kind in KINDS if kind.version in self._versions and not (self.shuts_out and kind.hosts))
+
     def entries(self) -> Mapping[Prefix, float]:
         """All entries with their end."""
         everything = [prefix for prefix in _EVERYTHING if prefix in self._members]
-        if not everything and len(self._versions) == 2:
+        if not everything and len(self._versions) == 2 and not self.shuts_out:
             return self._members
         entries = {prefix: end for prefix, end in self._members.items() if prefix.version in self._versions}
         for whole in everything:
             entries.pop(whole, None)
             entries.update({half: end for half in _HALVES[whole] if (end := self.end(half)) is not None})
+        if self.shuts_out:
+            entries.update({nobody: NEVER for nobody in _NOBODY if nobody.version in self._versions})
         return entries
 
     def end(self, prefix: Prefix) -> float | None:
         """The end of one entry; None if it is not wanted."""
         if prefix.version not in self._versions:
             return None
+        if self.shuts_out and prefix in _NOBODY:
+            return NEVER
         end = self._members.get(prefix)
         if prefix.length == 1:
             whole = self._members.get(Prefix(prefix.version, 0, 0))
@@ -168,16 +193,19 @@ class Part(NamedTuple):
     """Of each: epoch seconds or NEVER."""
 
 
-def by_kind(entries: Mapping[Prefix, float]) -> dict[Kind, Part]:
-    """The same entries by their kind."""
+def by_kind(entries: Mapping[Prefix, float], *, joined: bool = False) -> dict[Kind, Part]:
+    """The same entries by their kind; `joined` is as in `kind_of`."""
     found: dict[Kind, Part] = {}
     prefixes, ends = list(entries), list(entries.values())
-    # Mostly they are all hosts of IPv4, which come first: then this is one look at each.
+    shapes = {kind_of(Prefix(version, 0, length), joined=joined) for version, length in set(map(_SHAPE, prefixes))}
+    if len(shapes) == 1:  # mostly
+        return {shapes.pop(): Part(prefixes, ends)}
     for kind in KINDS:
         whole = 32 if kind.version == 4 else 128
-        is_mine = [version == kind.version and (length == whole) is kind.hosts for version, _, length in prefixes]
-        if all(is_mine):
-            return found | {kind: Part(prefixes, ends)} if prefixes else found
+        if joined:
+            is_mine = [not kind.hosts and version == kind.version for version, _, _ in prefixes]
+        else:
+            is_mine = [version == kind.version and (length == whole) is kind.hosts for version, _, length in prefixes]
         if any(is_mine):
             found[kind] = Part(list(compress(prefixes, is_mine)), list(compress(ends, is_mine)))
             others = list(map(not_, is_mine))
@@ -238,6 +266,8 @@ def _delta(concerned: Iterable[tuple[Prefix, float | None, float | None]], now: 
 def live(wanted: Mapping[Prefix, float], now: float) -> dict[Prefix, float]:
     """What of `wanted` is not over at `now`, as a copy."""
     found = dict(wanted)
+    if min(found.values(), default=inf) > now:  # mostly: then nobody else is looked at
+        return found
     for over in [prefix for prefix, end in wanted.items() if 0 <= end <= now]:
         del found[over]
     return found

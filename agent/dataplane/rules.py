@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import NamedTuple
 
-from agent.dataplane.plan import Kind, set_name, short_name
+from agent.dataplane.plan import Kind, Wanted, set_name, short_name
 from agent.dataplane.ports import segments, union
 from agent.dataplane.template import RuleTemplate, built_in
 from agent.desired import ALLOW, DENY, Desired, Target
@@ -109,6 +109,7 @@ def render(
 
     The overrides and custom sets that are `unused` are not looked up: each look costs every packet.
     """
+    template = template or built_in(TEMPLATE)
     observe = desired.posture.observe
     loud, quiet = (None, None) if observe else ((_RESET, _UNREACHABLE[version]), (_RESET, "DROP"))
     paths = {
@@ -122,10 +123,11 @@ def render(
         "input_closed": _closed(desired, paths["input"], version),
     }
     for name, path in paths.items():
-        found = _checks(path, desired, version, unused) | _services(path, desired, version)
+        has_rest = f"-A {path.chain}-REST " in template.text or (name == "input" and desired.posture.closed)
+        found = _checks(path, desired, version, unused) | _services(path, desired, version, has_rest=has_rest)
         found |= _ends(path, desired, version)
         blocks |= {f"{name}_{block}": rules for block, rules in found.items()}
-    return (template or built_in(TEMPLATE)).fill(blocks)
+    return template.fill(blocks)
 
 
 def _checks(path: _Path, desired: Desired, version: int, unused: Collection[str]) -> dict[str, list[str]]:
@@ -144,7 +146,9 @@ def _checks(path: _Path, desired: Desired, version: int, unused: Collection[str]
     ]
 
     def looked_up(name: str, target: str) -> list[str]:
-        return [] if name in unused else [f"-A {chain} {match} {target}" for match in _in_sets(name, path, version)]
+        kinds = Wanted({}, (version,), shuts_out=desired.posture.shuts_out(name)).kinds
+        matches = [] if name in unused else _in_sets(name, path, kinds)
+        return [f"-A {chain} {match} {target}" for match in matches]
 
     return {
         "failsafe": failsafe,
@@ -166,8 +170,12 @@ class _Lead(NamedTuple):
     chain: str
 
 
-def _services(path: _Path, desired: Desired, version: int) -> dict[str, list[str]]:
-    """The way to the members of each service, by port; and who is let in there."""
+def _services(path: _Path, desired: Desired, version: int, *, has_rest: bool) -> dict[str, list[str]]:
+    """The way to the members of each service, by port; and who is let in there.
+
+    `has_rest` says that the chain for all other packets has rules: to go there for nothing costs every one of them.
+    """
+    rest = f" -g {path.chain}-REST" if has_rest else ""
     parts = segments(desired.services)
     numbers = count(1)
     chains = {services: f"{path.chain}-{next(numbers)}" for services in dict.fromkeys(each.services for each in parts)}
@@ -176,27 +184,32 @@ def _services(path: _Path, desired: Desired, version: int) -> dict[str, list[str
         leads = [_Lead(each.ports, chains[each.services]) for each in parts if each.ports.protocol is protocol]
         if len(_leaf(path, path.chain, leads)) > _FEW:
             branch = f"{path.chain}-{next(numbers)}"
-            lead += [f"-A {path.chain} -p {protocol} -g {branch}", *_tree(path, branch, leads, numbers)]
+            lead += [*_to_all_of(path, path.chain, leads, branch), *_tree(path, branch, leads, numbers, rest)]
         else:
             lead += _leaf(path, path.chain, leads)
     return {
-        "ports": [*lead, f"-A {path.chain} -g {path.chain}-REST"],
+        "ports": [*lead, *([f"-A {path.chain}{rest}"] if rest else [])],
         "services": [
             rule for services, chain in chains.items() for rule in _service(path, chain, services, desired, version)
         ],
     }
 
 
-def _tree(path: _Path, chain: str, leads: Sequence[_Lead], numbers: Iterator[int]) -> list[str]:
+def _tree(path: _Path, chain: str, leads: Sequence[_Lead], numbers: Iterator[int], rest: str) -> list[str]:
     """Leads by halves, so that 200 services cost a packet few rules more than one; the rest goes to the rest."""
     rules, branches = [], []
     while len(_leaf(path, chain, leads)) > _FEW:
         lower, leads = leads[: len(leads) // 2], leads[len(leads) // 2 :]
         branch = f"{path.chain}-{next(numbers)}"
-        span = replace(lower[0].ports, last=lower[-1].ports.last)
-        rules += [f"-A {chain} {match} -g {branch}" for match in path.ports([span])]
-        branches += _tree(path, branch, lower, numbers)
-    return [*rules, *_leaf(path, chain, leads), f"-A {chain} -g {path.chain}-REST", *branches]
+        rules += _to_all_of(path, chain, lower, branch)
+        branches += _tree(path, branch, lower, numbers, rest)
+    return [*rules, *_leaf(path, chain, leads), *([f"-A {chain}{rest}"] if rest else []), *branches]
+
+
+def _to_all_of(path: _Path, chain: str, leads: Sequence[_Lead], branch: str) -> list[str]:
+    """Sends what may be for one of these ports, which are in order, to `branch`."""
+    span = replace(leads[0].ports, last=leads[-1].ports.last)
+    return [f"-A {chain} {match} -g {branch}" for match in path.ports([span])]
 
 
 def _leaf(path: _Path, chain: str, leads: Iterable[_Lead]) -> list[str]:
@@ -208,7 +221,8 @@ def _leaf(path: _Path, chain: str, leads: Iterable[_Lead]) -> list[str]:
 
 def _service(path: _Path, chain: str, services: Iterable[str], desired: Desired, version: int) -> list[str]:
     """The chain for ports that belong to these services: members are let in, attempts of others are told."""
-    rules = [f"-A {chain} {member} -j {path.admit}" for name in services for member in _in_sets(name, path, version)]
+    kinds = Wanted({}, (version,)).kinds
+    rules = [f"-A {chain} {member} -j {path.admit}" for name in services for member in _in_sets(name, path, kinds)]
     if path.client == "src":
         rules += [rule for name in services for rule in _tell(chain, REFUSED + short_name(name), desired)]
     return [*rules, f"-A {chain} -g {path.chain}-PORTS"]
@@ -284,8 +298,8 @@ def _address(path: _Path, network: Prefix) -> str:
     return f"{option} {network}{f'/{network.length}' if network.is_host else ''} " if network.length else ""
 
 
-def _in_sets(name: str, path: _Path, version: int) -> list[str]:
-    return [f"-m set --match-set {set_name(Kind(version, hosts), name)} {path.client}" for hosts in (True, False)]
+def _in_sets(name: str, path: _Path, kinds: Iterable[Kind]) -> list[str]:
+    return [f"-m set --match-set {set_name(kind, name)} {path.client}" for kind in kinds]
 
 
 def _by_port(end: str) -> Callable[[Iterable[Ports]], list[str]]:

@@ -19,7 +19,7 @@ PER_S = 40
 BLOCKED = 5
 """The number of the user whose address is blocked while the WAN is cut."""
 
-DENY_SET = "rb4h.rules_deny"
+DENY_SET = "rb4n.rules_deny"
 
 ROUTED = 300.0
 """Seconds after the WAN is back within which Consul itself must reach the other datacenter again.

@@ -14,7 +14,7 @@ from tests.lab.radius_client import Status
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(180)]
 
-DENIED = "rb4h.rules_deny"
+DENIED = "rb4n.rules_deny"
 
 
 @pytest.fixture(scope="module")

@@ -128,13 +128,25 @@ networks = st.sampled_from([parse_prefix(text) for text in ("0.0.0.0/0", "0.0.0.
 members = st.dictionaries(st.one_of(networks, prefixes), ends)
 
 
-@given(st.dictionaries(st.one_of(networks, prefixes, st.just(BOB)), ends))
-def test_each_entry_is_of_one_kind(entries: dict[Prefix, float]) -> None:
-    parts = by_kind(entries)
-    assert all(kind_of(prefix) is kind for kind, part in parts.items() for prefix in part.prefixes)
+@given(st.dictionaries(st.one_of(networks, prefixes, st.just(BOB)), ends), st.booleans())
+def test_each_entry_is_of_one_kind(entries: dict[Prefix, float], joined: bool) -> None:
+    parts = by_kind(entries, joined=joined)
+    assert not joined or not any(kind.hosts for kind in parts)
+    assert all(kind_of(prefix, joined=joined) is kind for kind, part in parts.items() for prefix in part.prefixes)
     assert all(part.prefixes for part in parts.values())
     again = {prefix: end for part in parts.values() for prefix, end in zip(*part, strict=True)}
     assert again == entries
+
+
+def test_what_shuts_out_is_held_together_and_always_has_a_host_of_each_version() -> None:
+    wanted = Wanted({ALICE: 5.0, parse_prefix("10.0.0.0/8"): NEVER}, shuts_out=True)
+    assert wanted.kinds == (Kind(4, False), Kind(6, False))
+    nobody = [prefix for prefix in wanted.entries() if wanted.end(prefix) == NEVER and prefix.is_host]
+    assert [str(prefix) for prefix in nobody] == ["127.255.255.255", "100::"]
+    assert wanted.entries().keys() == {ALICE, parse_prefix("10.0.0.0/8"), *nobody}
+    only4 = Wanted({nobody[0]: 5.0}, (4,), shuts_out=True)
+    assert (only4.kinds, only4.entries()) == ((Kind(4, False),), {nobody[0]: NEVER})
+    assert Wanted({}).kinds == KINDS
 
 
 @given(members, members, st.sampled_from([(4,), (4, 6)]))

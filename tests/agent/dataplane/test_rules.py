@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.dataplane.rules import CHAINS, empty, is_chain_of_ours, render
+from agent.dataplane.rules import CHAINS, TEMPLATE, empty, is_chain_of_ours, render
+from agent.dataplane.template import RuleTemplate, built_in
 from agent.desired import ALLOW, DENY, CustomSet, Desired, Failsafe, Opening, Posture, RefusedLog, Target
 from radius_bridge.policy.expiry import NEVER
 from radius_bridge.policy.members import parse_prefix
@@ -29,12 +30,10 @@ def test_input_checks_failsafe_allow_deny_and_then_only_what_goes_to_protected_p
         "-s 10.9.0.0/16 -p tcp -m tcp --dport 22 -j ACCEPT",
         "-m set --match-set rb4h.rules_allow src -j ACCEPT",
         "-m set --match-set rb4n.rules_allow src -j ACCEPT",
-        "-m set --match-set rb4h.rules_deny src -g RB-INPUT-DENY",
         "-m set --match-set rb4n.rules_deny src -g RB-INPUT-DENY",
         "-p tcp -m tcp --dport 22 -g RB-INPUT-1",
         "-p tcp -m tcp --dport 53 -g RB-INPUT-2",
         "-p udp -m udp --dport 53 -g RB-INPUT-2",
-        "-g RB-INPUT-REST",
     ]
 
 
@@ -44,14 +43,10 @@ def test_an_override_without_members_costs_no_packet_a_look() -> None:
     assert empty(desired) == {"rules_allow", "partners", "others"}, "a first block never waits for rules"
     assert _chain(render(desired, 4, None, empty(desired)), "RB-INPUT") == [
         "-i lo -j RETURN",
-        "-m set --match-set rb4h.rules_deny src -g RB-INPUT-DENY",
         "-m set --match-set rb4n.rules_deny src -g RB-INPUT-DENY",
-        "-m set --match-set rb4h.scanners src -g RB-INPUT-DROP",
         "-m set --match-set rb4n.scanners src -g RB-INPUT-DROP",
-        "-m set --match-set rb4h.segments src -g RB-INPUT-DENY",
         "-m set --match-set rb4n.segments src -g RB-INPUT-DENY",
         "-p tcp -m tcp --dport 22 -g RB-INPUT-1",
-        "-g RB-INPUT-REST",
     ]
 
 
@@ -85,11 +80,10 @@ def test_output_checks_the_replies_and_lets_resets_pass() -> None:
         "-p tcp -m tcp --tcp-flags FIN,SYN,RST,PSH,URG RST -j RETURN",
         "-d 10.9.0.0/16 -p tcp -m tcp --sport 22 -j RETURN",
     ]
-    assert _chain(rules, "RB-OUTPUT")[-4:] == [
+    assert _chain(rules, "RB-OUTPUT")[-3:] == [
         "-p tcp -m tcp --sport 22 -g RB-OUTPUT-1",
         "-p tcp -m tcp --sport 53 -g RB-OUTPUT-2",
         "-p udp -m udp --sport 53 -g RB-OUTPUT-2",
-        "-g RB-OUTPUT-REST",
     ]
     assert _chain(rules, "RB-OUTPUT-1") == [
         "-m set --match-set rb4h.ssh_tcp_22 dst -j RETURN",
@@ -123,11 +117,10 @@ def test_forward_concerns_published_ports_only_and_asks_for_the_original_port() 
         "-m conntrack ! --ctstate DNAT -j RETURN",
         "-m conntrack --ctdir REPLY -g RB-REPLY",
     ]
-    assert _chain(rules, "RB-FORWARD")[-4:] == [
+    assert _chain(rules, "RB-FORWARD")[-3:] == [
         "-p tcp -m conntrack --ctproto 6 --ctorigdstport 22 -g RB-FORWARD-1",
         "-p tcp -m conntrack --ctproto 6 --ctorigdstport 53 -g RB-FORWARD-2",
         "-p udp -m conntrack --ctproto 17 --ctorigdstport 53 -g RB-FORWARD-2",
-        "-g RB-FORWARD-REST",
     ]
     assert _chain(rules, "RB-REPLY-PORTS")[-2:] == ["-p tcp -j REJECT --reject-with tcp-reset", "-j DROP"]
 
@@ -158,7 +151,7 @@ POSTURE = Posture(
 
 def test_custom_sets_come_after_the_overrides_and_one_without_a_target_has_no_rule() -> None:
     rules = _chain(render(Desired((), {}, (), POSTURE), 4), "RB-INPUT")
-    assert [rule.split("rb4h.")[1] for rule in rules if "rb4h." in rule] == [
+    assert [rule.split("rb4n.")[1] for rule in rules if "rb4n." in rule] == [
         "rules_allow src -j ACCEPT",
         "rules_deny src -g RB-INPUT-DENY",
         "partners src -j ACCEPT",
@@ -178,6 +171,16 @@ def test_a_closed_host_keeps_its_own_connections_and_its_openings() -> None:
         ' -j NFLOG --nflog-prefix "rb:closed" --nflog-group 7',
         "-j DROP",
     ]
+
+
+def test_packets_for_no_service_go_to_the_rest_only_where_it_may_have_rules() -> None:
+    rest = "-g RB-INPUT-REST"
+    is_open, closed = Desired((SSH,), {}), Desired((SSH,), {}, (), POSTURE)
+    assert rest not in _chain(render(is_open, 4), "RB-INPUT")
+    assert rest in _chain(render(closed, 4), "RB-INPUT")
+    assert not any("-g RB-OUTPUT-REST" in rule for rule in render(closed, 4))
+    theirs = RuleTemplate(f"{built_in(TEMPLATE).text}\n-A RB-INPUT-REST -s 10.0.0.0/8 -j ACCEPT\n")
+    assert rest in _chain(render(is_open, 4, theirs), "RB-INPUT")
 
 
 def test_refused_attempts_are_logged_with_the_services_name() -> None:

@@ -158,6 +158,26 @@ def test_only_what_changed_is_looked_at_if_that_is_known(host: Host) -> None:
     assert (later.added, later.rules) == ((0, [4, 6]) if host.backend == "nftables" else (1, [4]))
 
 
+@pytest.mark.parametrize("denied", [BOB, "192.0.2.16/28"])
+def test_a_first_block_takes_no_rule_to_be_written_and_neither_does_its_end(host: Host, denied: str) -> None:
+    host.listen()
+    now = time.time()
+    deny: dict[Prefix, float] = {}
+    members = {parse_prefix(ALICE): NEVER, parse_prefix(BOB): NEVER}
+    desired = Desired((SERVICE,), {SERVICE.name: members, ALLOW: {}, DENY: deny})
+    host.apply(desired, now)
+    assert reach(host.client, BOB, SERVER) == "open"
+    block = parse_prefix(denied)
+    deny[block] = NEVER
+    assert host.apply(desired, now, {DENY: {block}}).rules == []
+    assert reach(host.client, BOB, SERVER) == "refused"
+    assert reach(host.client, ALICE, SERVER) == "open"
+    del deny[block]
+    assert host.apply(desired, now, {DENY: {block}}).rules == []
+    assert reach(host.client, BOB, SERVER) == "open"
+    assert host.differences() == []
+
+
 def test_members_stay_connected_while_sets_are_swapped(host: Host) -> None:
     listener = host.listen()
     host.apply(_many(3_000))
@@ -222,12 +242,12 @@ def test_long_grants_are_renewed_and_long_denies_are_permanent(host: Host) -> No
     desired = Desired((), {ALLOW: {parse_prefix(BOB): now + far}, DENY: {parse_prefix(ALICE): now + far}})
     host.apply(desired, now)
     members = host.server.run("ipset", "save").stdout
-    assert f"add rb4h.rules_deny {ALICE} timeout 0" in members
+    assert f"add rb4n.rules_deny {ALICE} timeout 0" in members
     assert f"add rb4h.rules_allow {BOB} timeout 21474" in members
     renewal = now + LONGEST_TIMEOUT // 2
     assert host.apply(desired, renewal + 1).added == 1
     assert host.apply(desired, now + far - 1000).added == 2
-    assert f"add rb4h.rules_deny {ALICE} timeout 99" in host.server.run("ipset", "save").stdout
+    assert f"add rb4n.rules_deny {ALICE} timeout 99" in host.server.run("ipset", "save").stdout
     assert host.apply(desired, now + far).deleted == 2
 
 

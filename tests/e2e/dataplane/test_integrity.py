@@ -89,7 +89,7 @@ ON_IPSET = {
     "member added": ("members", _ipset(f"add {SET} {MALLORY} timeout 3600")),
     "member deleted": ("members", _ipset(f"del {SET} {ALICE}")),
     "member without end": ("members", _ipset(f"-exist add {SET} {ALICE} timeout 0")),
-    "denied no more": ("members", _ipset(f"del rb4h.rules_deny {BOB}")),
+    "denied no more": ("members", _ipset(f"del rb4n.rules_deny {BOB}")),
 }
 # Rules that mention a set keep it: it can only go in the moment after they did.
 SETS = {

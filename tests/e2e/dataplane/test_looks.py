@@ -31,7 +31,7 @@ def looking(host: Host) -> Iterator[Looks]:
     members |= dict.fromkeys(map(parse_prefix, ("::/0", "2001:db8::/32")), NEVER)
     host.apply(Desired((SERVICE,), {SERVICE.name: members, ALLOW: {}, DENY: {}}))
     with closing(host.server.call(MemberSocket)) as members_of:
-        yield Looks(KINDS, members_of.read)
+        yield Looks((4, 6), members_of.read)
 
 
 def right(host: Host, looks: Looks) -> set[str]:

@@ -69,7 +69,7 @@ def test_render_shows_what_would_be_programmed_and_needs_no_privileges(tmp_path:
     done = subprocess.run([*bare, *argv], capture_output=True, text=True, check=True, timeout=30)
     assert done.stdout.startswith("# without the services of the Consul agent, which does not answer")
     assert "rb4h.ssh_tcp_22" in done.stdout
-    assert "rb4h.scanners" in done.stdout
+    assert "rb4n.scanners" in done.stdout
     shown = subprocess.run(
         [BIN / "radius-bridge-agent", "template", backend], capture_output=True, text=True, check=True, timeout=30
     )
