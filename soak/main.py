@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import signal
 import sys
 from datetime import UTC, datetime
 
@@ -32,6 +33,7 @@ def main() -> int:
         )
         print(what, file=sys.stderr)
         return 2
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that everything is cleaned up
     progress(f"{soak.name}: {soak.about}, {arguments.minutes:g} minutes")
     try:
         figures = soak.run(arguments.minutes * 60)

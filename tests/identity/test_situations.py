@@ -136,6 +136,12 @@ def test_the_machine_logs_in_and_then_the_user_in_the_same_session() -> None:
         assert world.owner() == "alice"
 
 
+def test_a_packet_that_leaves_open_who_is_there_leaves_the_user_who_was_named_last() -> None:
+    facts = start("alice", "ap1/1", X), interim("bob", "ap1/1", X, at=100), interim("", "ap1/1", X, at=200)
+    for world in in_any_order(*facts):
+        assert world.owner() == "bob"
+
+
 def test_the_machine_logs_in_and_then_the_user_in_another_session_on_the_same_mac_address() -> None:
     machine = start("host/pc", "ap1/1", mac=LAPTOP)
     for world in in_any_order(machine, leased(at=1), start("alice", "ap1/2", at=30, mac=LAPTOP)):
