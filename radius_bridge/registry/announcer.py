@@ -147,7 +147,7 @@ class Announcer:
             return STANDS  # nothing is won by writing all of it again for the little that has room sooner
         if fresh > FEW:
             return min(LONGEST_INTERVAL, max(FIRST_INTERVAL, 2 * interval))
-        return max(self._least, interval / 2 if interval > FIRST_INTERVAL else 0.0)
+        return max(self._least, min(LONGEST_INTERVAL, interval / 2) if interval > FIRST_INTERVAL else 0.0)
 
     async def _something_to_do(self) -> bool:
         """True when there is something to announce, False at the end; meanwhile empties the record in quiet times."""
