@@ -9,7 +9,7 @@ import structlog
 
 from agent.dataplane.change import Change
 from agent.dataplane.errors import DataplaneError
-from agent.desired import Desired, Failsafe, Posture
+from agent.desired import Desired, Failsafe, Posture, fingerprint
 from agent.services import find_in_files
 from agent.settings import AgentSettings
 from agent.state import State, StateError
@@ -62,7 +62,8 @@ def load(settings: AgentSettings, now: float) -> tuple[State | None, str]:
 async def restore(settings: AgentSettings, dataplane: Dataplane) -> Restored:
     """Programs the kernel from the last good state, if the kernel has nothing of ours: after a reboot.
 
-    Rules that are in place are newer than the file, and stay as they are. Where a file is refused, the services that
+    Rules that are in place are newer than the file, and stay as they are, unless the configuration has another failsafe
+    or posture by now: the way back in must not wait for Consul. Where a file is refused, the services that
     files of this host name are closed to all but the failsafe: who was let in is not known, and nothing is to open.
     Without a file (a new host) nothing is changed. A clock that is not set yet (it is before what was written) gives
     nobody more time than was left then.
@@ -78,7 +79,8 @@ async def restore(settings: AgentSettings, dataplane: Dataplane) -> Restored:
     posture = settings.posture()
     desired = state.desired(failsafe, posture, now) if state is not None else _closed(settings, failsafe, posture)
     try:
-        if await dataplane.is_in_place():
+        as_configured = state is None or state.fingerprint in ("", fingerprint(failsafe, posture))
+        if as_configured and await dataplane.is_in_place():
             return Restored(state, problem)
         change = await dataplane.apply(desired, now)
     except DataplaneError as error:

@@ -1,5 +1,6 @@
 """What this host must enforce: the one thing that policy makes and the dataplane programs."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -81,6 +82,11 @@ class Posture:
     def shuts_out(self, name: str) -> bool:
         """True for DENY and for custom sets that keep their members out."""
         return name == DENY or any(each.name == name and each.target.shuts_out for each in self.sets)
+
+
+def fingerprint(failsafe: tuple[Failsafe, ...], posture: Posture) -> str:
+    """What tells this part of a host's configuration from any other."""
+    return hashlib.sha256(repr((failsafe, posture)).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

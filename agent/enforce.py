@@ -17,7 +17,7 @@ from agent.dataplane.change import Change
 from agent.dataplane.compare import Difference
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES
-from agent.desired import ALLOW, DENY, Desired
+from agent.desired import ALLOW, DENY, Desired, fingerprint
 from agent.integrity import Integrity
 from agent.learning import PATIENCE, Learning
 from agent.saving import Saver
@@ -340,4 +340,5 @@ class Enforcer:
                 {name: dict(members) for name, members in wanted.members.items()},
                 {name: since for name, since in self._protected.absent.items() if name in wanted.members},
                 self._protected.looked,
+                fingerprint(wanted.failsafe, wanted.posture),
             )

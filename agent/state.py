@@ -47,6 +47,8 @@ class State:
     """Services that no source lists any more: since when (epoch seconds)."""
     looked: float
     """When the sources of services were last looked at (epoch seconds)."""
+    fingerprint: str = ""
+    """That of the failsafe and the posture that were in force; empty if an older agent wrote this."""
 
     def desired(self, failsafe: tuple[Failsafe, ...], posture: Posture, now: float) -> Desired:
         """What is to be enforced of this at `now` (epoch seconds): what is over is left out."""
@@ -71,6 +73,7 @@ class _Header(msgspec.Struct, frozen=True):
     absent: dict[str, float]
     sets: tuple[str, ...] = ()
     """Custom sets."""
+    fingerprint: str = ""
 
 
 class _Kind(msgspec.Struct, frozen=True):
@@ -145,6 +148,7 @@ def decode(content: bytes) -> State:
             members,
             header.absent,
             header.looked,
+            header.fingerprint,
         )
     except (*_UNREADABLE, KeyError) as error:
         raise StateError(f"cannot be read ({error})") from None
@@ -165,6 +169,7 @@ def _records(state: State) -> Iterator[msgspec.Struct]:
         services,
         dict(state.absent),
         sets,
+        state.fingerprint,
     )
     for name, members in state.members.items():
         rest = iter(members.items())

@@ -12,7 +12,7 @@ import pytest
 from agent.boot import restore
 from agent.dataplane.change import Change
 from agent.dataplane.errors import DataplaneError
-from agent.desired import ALLOW, DENY, Desired
+from agent.desired import ALLOW, DENY, Desired, fingerprint
 from agent.run import stay_here
 from agent.settings import AgentSettings
 from agent.state import State, encode
@@ -96,6 +96,17 @@ async def test_rules_in_place_are_left_and_what_was_enforced_is_known(settings: 
     state, kernel = keep(settings), Kernel(in_place=True)
     restored = await restore(settings, kernel)
     assert (restored.state, restored.desired, kernel.told) == (state, None, [])
+
+
+async def test_a_changed_failsafe_does_not_wait_for_consul(settings: AgentSettings) -> None:
+    in_force = fingerprint(tuple(each.failsafe() for each in settings.failsafe), settings.posture())
+    state = keep(settings, fingerprint=in_force)
+    assert (await restore(settings, Kernel(in_place=True))).desired is None
+    for changed in (settings.model_copy(update={"failsafe": ()}), settings.model_copy(update={"mode": "observe"})):
+        kernel = Kernel(in_place=True)
+        restored = await restore(changed, kernel)
+        assert kernel.told == [restored.desired]
+        assert kernel.told[0].members == state.members
 
 
 async def test_a_new_host_is_left_as_it_is(settings: AgentSettings) -> None:
