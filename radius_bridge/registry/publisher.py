@@ -19,7 +19,7 @@ from radius_bridge.registry import meta
 from radius_bridge.registry.announcer import READ_ALL, Announcer
 from radius_bridge.registry.comparison import Comparison
 from radius_bridge.registry.consul import Consul
-from radius_bridge.registry.errors import Conflict, Forbidden, NotRecorded, RegistryError
+from radius_bridge.registry.errors import UNREADABLE, Conflict, Forbidden, NotRecorded, RegistryError
 from radius_bridge.registry.feed import Change, Class, decode_record, is_abandoned
 from radius_bridge.registry.follower import Follower
 from radius_bridge.registry.keys import Keys
@@ -228,7 +228,7 @@ class Publisher:
         entry = await self._consul.get(self._mark(writers), consistency="consistent")
         try:
             return {} if entry is None else msgspec.json.decode(entry.value, type=dict[str, int])
-        except msgspec.DecodeError:
+        except UNREADABLE:
             return {}
 
     def _note(self, changed: list[Changed]) -> None:
