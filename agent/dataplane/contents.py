@@ -13,6 +13,7 @@ from agent.dataplane.netlink import MemberSocket, Operation
 from agent.dataplane.plan import (
     KINDS,
     LONGEST_TIMEOUT,
+    NOBODY,
     TEMPORARY,
     Delta,
     Kind,
@@ -85,8 +86,9 @@ class Contents:
         return min((at for at in due if at is not None), default=inf)
 
     def entries(self) -> int:
-        """How many entries the sets hold, as far as we programmed them."""
-        return sum(len(held.entries) for held in self._held.values())
+        """How many members the sets hold, as far as we programmed them."""
+        nobodys = sum(each in held.entries for held in self._held.values() for each in NOBODY)
+        return sum(len(held.entries) for held in self._held.values()) - nobodys
 
     def forget(self, sets: Collection[str] | None = None) -> None:
         """Nothing is known of these sets any more (None: of all)."""

@@ -44,7 +44,7 @@ NUMBER_OF = itemgetter(1)
 _SHAPE = itemgetter(0, 2)
 """IP version and length of a prefix."""
 
-_NOBODY = (Prefix(4, 0x7FFFFFFF, 32), Prefix(6, 0x100 << 112, 128))
+NOBODY = (Prefix(4, 0x7FFFFFFF, 32), Prefix(6, 0x100 << 112, 128))
 """127.255.255.255 and 100:: (RFC 6666): no packet comes from them or goes to them. While a hash:net has a host among
 networks, the last one that leaves has the kernel move the prefix lengths under the packets that look at them, and one
 could miss its network. So sets that shut out always have one."""
@@ -139,14 +139,14 @@ class Wanted:
             entries.pop(whole, None)
             entries.update({half: end for half in _HALVES[whole] if (end := self.end(half)) is not None})
         if self.shuts_out:
-            entries.update({nobody: NEVER for nobody in _NOBODY if nobody.version in self._versions})
+            entries.update({nobody: NEVER for nobody in NOBODY if nobody.version in self._versions})
         return entries
 
     def end(self, prefix: Prefix) -> float | None:
         """The end of one entry; None if it is not wanted."""
         if prefix.version not in self._versions:
             return None
-        if self.shuts_out and prefix in _NOBODY:
+        if self.shuts_out and prefix in NOBODY:
             return NEVER
         end = self._members.get(prefix)
         if prefix.length == 1:

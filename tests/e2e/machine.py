@@ -75,6 +75,7 @@ ports = ["{PORT}/tcp"]
     def boot(self) -> None:
         """The power was off: a kernel without rules, sets or processes."""
         self.power_off()
+        (self.disk / "run" / "control.sock").unlink(missing_ok=True)  # /run is not on a disk
         self._boots += 1
         self.client, self.server = (unique("rbboot", f"{part}{self._boots}") for part in ("client", "server"))
         for namespace in (self.client, self.server):

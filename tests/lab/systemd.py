@@ -13,6 +13,8 @@ from tests.lab.processes import PROJECT, LabError, Process, run, wait_until
 
 _TARGET = "lab.target"
 _PYTHON = "/opt/python"
+_PROJECT = "/opt/project"
+"""Where the project is on the machine: wherever it is here, units may not see that (PrivateTmp, ProtectHome)."""
 _ENVIRONMENT = Path("/opt/radius-bridge")
 
 
@@ -62,9 +64,12 @@ class Systemd:
         ours = Path(sys.prefix)
         (environment / "pyvenv.cfg").write_text(f"home = {_PYTHON}/bin\n")
         (environment / "bin/python").symlink_to(f"{_PYTHON}/bin/{Path(sys.executable).resolve().name}")
-        (environment / library / "site-packages").symlink_to(ours / library / "site-packages")
+        (environment / library / "site-packages").symlink_to(
+            Path(_PROJECT) / ours.relative_to(PROJECT) / library / "site-packages"
+        )
         script = (ours / "bin" / program).read_text().partition("\n")[2]
-        self.write(f"{_ENVIRONMENT}/bin/{program}", f"#!{_ENVIRONMENT}/bin/python\n{script}", mode=0o755)
+        script = f"#!{_ENVIRONMENT}/bin/python\nimport sys\nsys.path.insert(0, {_PROJECT!r})\n{script}"
+        self.write(f"{_ENVIRONMENT}/bin/{program}", script, mode=0o755)
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
         """Writes a file of the machine."""
@@ -77,7 +82,11 @@ class Systemd:
         """Boots, in a network namespace; returns at once."""
         argv: list[str | Path] = ["systemd-nspawn", "--quiet", "--register=no", "--keep-unit", "--link-journal=no"]
         argv += [f"--directory={self.root}", f"--network-namespace-path=/run/netns/{namespace}", "--console=pipe"]
-        argv += [f"--bind-ro={sys.base_prefix}:{_PYTHON}", f"--bind-ro={PROJECT}", "--capability=CAP_NET_ADMIN"]
+        argv += [
+            f"--bind-ro={sys.base_prefix}:{_PYTHON}",
+            f"--bind-ro={PROJECT}:{_PROJECT}",
+            "--capability=CAP_NET_ADMIN",
+        ]
         argv += ["--boot", f"systemd.unit={_TARGET}"]
         self._nspawn = Process("systemd", argv, log=self._disk / "console.log").start()
 
