@@ -167,7 +167,7 @@ class IpsetDataplane:
 
     async def is_in_place(self) -> bool:
         """See `Dataplane.is_in_place`."""
-        return all([(await table.read()).at_head for table in self._tables]) or await self._leftovers.enforce()
+        return all([(await table.read()).is_in_place for table in self._tables]) or await self._leftovers.enforce()
 
     async def summary(self) -> dict[str, int]:
         """Our sets in the kernel, each with the number of its entries. Raises DataplaneError."""

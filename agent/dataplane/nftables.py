@@ -176,8 +176,7 @@ class NftablesDataplane:
 
     async def is_in_place(self) -> bool:
         """See `Dataplane.is_in_place`."""
-        ours = {"input", "output", "forward"} <= set((await self._nft.read()).names("chain"))
-        return ours or await self._leftovers.enforce()
+        return (await self._nft.read()).is_in_place or await self._leftovers.enforce()
 
     async def summary(self) -> Mapping[str, int]:
         """Our sets in the kernel, each with the number of its entries (networks: of ranges). Raises DataplaneError."""

@@ -103,6 +103,7 @@ def test_rules_that_were_changed_by_hand_are_put_back(host: Host) -> None:
     host.enforce({ALICE: NEVER}, now=now)
     host.flush("INPUT")
     host.flush("OUTPUT")
+    assert not host.is_in_place()
     assert host.differences()[0].startswith("rules: missing")
     later = host.dataplane.next_refresh(now + 1)
     assert host.enforce({ALICE: NEVER}, now=later).rules
