@@ -17,7 +17,6 @@ from agent.enforce import Enforcer
 from agent.integrity import Integrity
 from agent.refused import RefusedLog
 from agent.settings import AgentSettings
-from agent.statefile import StateFile
 from radius_bridge.process import give_memory_back, notify_systemd, run_until, signals
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
@@ -64,7 +63,8 @@ async def run(settings: AgentSettings) -> None:
                 if refused is not None:
                     stack.enter_context(refused.listening())
                 await stack.enter_async_context(control.serve(settings.control_socket, answers))
-                await run_until(stop, enforcer.run(), enforcer.telling.run(), stay_here(settings, consul, scope, stop))
+                stay = stay_here(settings, consul, scope, stop, enforcer.saver.forget)
+                await run_until(stop, enforcer.run(), enforcer.telling.run(), stay)
             await enforcer.saver.save()
             notify_systemd("STOPPING=1")
             log.info("stopped; the rules stay, and every member's time runs out in the kernel")
@@ -76,11 +76,16 @@ async def restore_only(settings: AgentSettings) -> Restored:
         return await restore(settings, dataplane)
 
 
-async def stay_here(settings: AgentSettings, consul: Consul, scope: Scope, stop: asyncio.Event) -> None:
-    """Sees that the place of the last run is still the host's; else raises OSError, so that it is started anew."""
+async def stay_here(
+    settings: AgentSettings, consul: Consul, scope: Scope, stop: asyncio.Event, forget: Callable[[], Awaitable[None]]
+) -> None:
+    """Sees that the place of the last run is still the host's.
+
+    Else it has `forget` remove the last good state and raises OSError, so that the agent is started anew.
+    """
     found = await place(settings, consul, stop)
     if found not in (None, scope):
-        StateFile(settings.state_dir).remove()
+        await forget()
         raise OSError(f"this host is {found} now and was {scope}: start again, what was enforced there is forgotten")
     await asyncio.Event().wait()
 

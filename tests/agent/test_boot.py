@@ -14,6 +14,7 @@ from agent.dataplane.change import Change
 from agent.dataplane.errors import DataplaneError
 from agent.desired import ALLOW, DENY, Desired, fingerprint
 from agent.run import place, stay_here
+from agent.saving import Saver
 from agent.settings import AgentSettings
 from agent.state import State, encode
 from agent.statefile import StateFile
@@ -49,6 +50,10 @@ class Kernel:
 
     def next_refresh(self, now: float) -> float:
         return now if now - self.told_at > 30 else self.told_at + 30
+
+
+async def nothing() -> None:
+    """What is enforced: not known."""
 
 
 @pytest.fixture
@@ -168,7 +173,8 @@ async def test_while_nobody_says_where_a_host_is_a_kernel_that_refused_is_told_a
 async def test_a_host_that_has_moved_starts_anew_without_what_it_enforced_elsewhere(settings: AgentSettings) -> None:
     state = keep(settings)
     moved = settings.model_copy(update={"node": "web2", "datacenter": "dc1"})
+    saver = Saver(StateFile(settings.state_dir), nothing)
     async with Consul(ConsulSettings(url="http://127.0.0.1:9")) as nobody:
         with pytest.raises(OSError, match="this host is dc1/web2 now and was dc1/web1"):
-            await stay_here(moved, nobody, state.scope, asyncio.Event())
+            await stay_here(moved, nobody, state.scope, asyncio.Event(), saver.forget)
     assert StateFile(settings.state_dir).read() is None
