@@ -137,6 +137,8 @@ class Integrity:
         """What must be looked at as soon as it may."""
         self.repairs: Counter[str] = Counter()
         """By kind."""
+        self._under_way: list[tuple[Difference, str]] = []
+        """What is being put back, and who changed it: it counts when that is done."""
         self._recent: deque[Repair] = deque(maxlen=RECENT)
 
     @contextmanager
@@ -181,6 +183,7 @@ class Integrity:
         The kernel was just told to be as `desired`; `wrote_rules` says that its rules were written for that.
         """
         now = self._clock()
+        self._note_done()
         if self._events is not None:
             self._take_in(*self._events.take())
         only, writers = self._heard(now)
@@ -327,11 +330,19 @@ class Integrity:
 
     async def _put_back(self, desired: Desired, found: Sequence[Difference], by: str) -> Change:
         what = "; ".join(map(str, found))[:_LONGEST_TEXT]
-        log.warning("changed by somebody else, put back", what=what, by=by or "unknown")
-        self._note(found, by)
+        log.warning("changed by somebody else, is put back", what=what, by=by or "unknown")
+        self._under_way += [(each, by) for each in found]
         self._explained.clear()
         self._dataplane.distrust([each.what for each in found if each.what != RULES])
-        return await self._dataplane.apply(desired, self._clock())
+        change = await self._dataplane.apply(desired, self._clock())
+        self._note_done()
+        return change
+
+    def _note_done(self) -> None:
+        """The kernel is as it was told to be."""
+        for each, by in self._under_way:
+            self._note([each], by)
+        self._under_way.clear()
 
     def _note(self, found: Sequence[Difference], by: str) -> None:
         now = self._clock()

@@ -32,9 +32,12 @@ class Kernel:
         self.looked: list[set[str]] = []
         self.applied = 0
         self.is_out_of_order = False
+        self.refuses = False
         self.is_uncountable = False
 
     async def apply(self, desired: Desired, now: float, changed: Mapping[str, Collection[Any]] | None = None) -> Change:
+        if self.refuses:
+            raise DataplaneError("the kernel refuses")
         self.applied += 1
         self.surplus = 0
         self.wrong = []
@@ -111,6 +114,19 @@ async def test_a_set_with_another_number_of_members_is_looked_into_at_once() -> 
     assert f"rb4h.{SSH.name}" in await _look(kernel, integrity, clock)
     assert kernel.applied == 1
     assert integrity.repairs == {"members": 1}
+
+
+async def test_what_is_put_back_counts_when_that_is_done() -> None:
+    kernel, clock = Kernel(1, hears_of_rules=False), Clock()
+    integrity = Integrity(kernel, 3.0, clock)
+    kernel.wrong, kernel.refuses = [Difference(RULES, extra=("ipv4 -A RB-INPUT -j ACCEPT",))], True
+    with pytest.raises(DataplaneError):
+        await integrity.look(kernel.desired)
+    assert integrity.repairs == {}
+    kernel.refuses = False
+    await kernel.apply(kernel.desired, clock.now)  # as the enforcer does, again and again
+    await integrity.look(kernel.desired)
+    assert integrity.repairs == {"rules": 1}
 
 
 async def test_a_number_that_is_explained_is_no_news() -> None:
