@@ -20,7 +20,7 @@ from agent.dataplane.change import Change
 from agent.dataplane.compare import Difference
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES, EventSocket, Told, Touched
-from agent.dataplane.plan import KINDS, set_name
+from agent.dataplane.plan import Wanted, set_name
 from agent.desired import Desired
 from agent.fights import Fights
 
@@ -110,6 +110,12 @@ def kind_of(difference: Difference) -> str:
     lines = (*difference.missing, *difference.extra)
     ways = (" -A INPUT ", " -A OUTPUT ", " -A FORWARD ", " the jumps ")
     return "jump" if lines and all(any(way in line for way in ways) for line in lines) else "rules"
+
+
+def _sets_of(name: str, desired: Desired, *, is_ipset: bool) -> set[str]:
+    """The sets for a service, override or custom set, if there is IPv6."""
+    kinds = Wanted({}, shuts_out=is_ipset and desired.posture.shuts_out(name)).kinds
+    return {set_name(kind, name) for kind in kinds}
 
 
 class Integrity:
@@ -272,7 +278,7 @@ class Integrity:
         only = set() if hears else {RULES}
         names = []
         if counts is not None:
-            sets = {name: {set_name(kind, name) for kind in KINDS} for name in desired.names}
+            sets = {name: _sets_of(name, desired, is_ipset=True) for name in desired.names}
             only |= counts.keys() - set().union(*sets.values())
             names = [
                 name
@@ -282,7 +288,7 @@ class Integrity:
             ]
         names += self._next_in_turn(desired, now, TOLD if counts is None else IPSET)
         self._due = now + (self._every if counts is not None or not hears else SELDOM * self._every)
-        return only | {set_name(kind, name) for name in names for kind in KINDS}
+        return only.union(*(_sets_of(name, desired, is_ipset=counts is not None) for name in names))
 
     def _is_suspect(
         self, name: str, sets: Collection[str], counts: Mapping[str, int], desired: Desired, now: float
