@@ -24,7 +24,7 @@ from agent.dataplane.events import RULES, Touched
 from agent.dataplane.iptables import Installed, Iptables, expected, read_save
 from agent.dataplane.looks import Looks
 from agent.dataplane.netlink import MemberSocket
-from agent.dataplane.plan import LONGEST_TIMEOUT, Wanted, kind_of_set, set_name
+from agent.dataplane.plan import KINDS, LONGEST_TIMEOUT, Wanted, kind_of_set, set_name
 from agent.dataplane.rules import JUMPS, empty, is_chain_of_ours, render
 from agent.dataplane.sets import open_sets
 from agent.dataplane.template import RuleTemplate
@@ -227,7 +227,10 @@ class IpsetDataplane:
             if only is not None and self._looks is not None and set(only) != {RULES}:
                 only = set(only) - await self._looks.right(desired, await self.summary(), only, now)
             members = wanted_members(desired, self._versions, now, cut=False, only=only)
-            return differences(tuple(rules), members, await self._listing(only), now, LONGEST_TIMEOUT)
+            permanent = [
+                set_name(kind, name) for name in filter(desired.posture.shuts_out, desired.names) for kind in KINDS
+            ]
+            return differences(tuple(rules), members, await self._listing(only), now, LONGEST_TIMEOUT, permanent)
 
     def distrust(self, sets: Collection[str]) -> None:
         """See `Dataplane.distrust`."""
