@@ -61,6 +61,7 @@ def test_rules_are_not_in_place_if_a_chain_that_is_led_to_was_emptied() -> None:
     more = read_save(expected([*whole.rules, *branch]))
     assert more.is_in_place
     assert not replace(more, rules=more.rules[:-1]).is_in_place
+    assert read_save(expected([*whole.rules, "-A RB-INPUT -g RB-INPUT-REST"])).is_in_place  # of an earlier version
 
 
 @pytest.mark.parametrize("services", [(), (SSH,)])
