@@ -44,6 +44,11 @@ _HIDDEN = (
     "by hand there is not seen; move those rules to another table (nft list ruleset), or use the backend nftables"
 )
 
+_IN_THE_WAY = (
+    "the set {0} is not needed any more and cannot go ({1}): a rule that is not ours mentions it; it is not kept up to "
+    "date: end that rule"
+)
+
 _TABLES = ((2, "filter"), (10, "filter"))
 """Where iptables-nft keeps our rules: family and table in nftables."""
 
@@ -80,6 +85,7 @@ class IpsetDataplane:
         self._existing: set[str] | None = None  # our sets in the kernel; None: not known
         self._rules: dict[int, tuple[_Source, Installed]] = {}
         self._checked = 0.0
+        self._in_the_way: dict[str, str] = {}  # sets that cannot go → what to tell of them
 
     def __enter__(self) -> Self:
         """Takes the lock. Raises DataplaneError if another process has it, or without CAP_NET_ADMIN."""
@@ -130,9 +136,10 @@ class IpsetDataplane:
                 raise DataplaneError("; ".join(run.failures))
             if self._check_due(now):
                 self._checked = now
+            # First of all rules: those of another iptables mention our sets, too.
+            await self._leftovers.remove()
             if changed is None:
                 await self._destroy_unused(run, wanted)
-            await self._leftovers.remove()
             self._existing = run.existing
             run.change.seconds = time.monotonic() - run.began
             return run.change
@@ -147,7 +154,12 @@ class IpsetDataplane:
     def alarms(self) -> Sequence[str]:
         """See `Dataplane.alarms`."""
         hidden = [_HIDDEN.format("iptables" if version == 4 else "ip6tables") for version in sorted(self._hidden)]
-        return [*limit_alarms(self.entries()), *self._template_refused.values(), *hidden]
+        return [
+            *limit_alarms(self.entries()),
+            *self._template_refused.values(),
+            *hidden,
+            *self._in_the_way.values(),
+        ]
 
     def entries(self) -> int:
         """See `Dataplane.entries`."""
@@ -184,14 +196,15 @@ class IpsetDataplane:
         if only is None or RULES in only:
             rules = [line for table in self._tables for line in (await self._read(table)).lines(table.version)]
             only = None if only is None else set(only) - {RULES}
-        names = sorted(await self.summary()) if only is None or only else []
+        names = sorted(set(await self.summary()) - self._in_the_way.keys()) if only is None or only else []
         found = {name: await members.dump(name, kind_of_set(name)) for name in names if only is None or name in only}
         return Listing(tuple(rules), found)
 
     async def counts(self) -> Mapping[str, int] | None:
         """See `Dataplane.counts`."""
         async with self._busy:
-            return await self.summary()
+            found = await self.summary()
+            return {name: count for name, count in found.items() if name not in self._in_the_way}
 
     def hear_nothing(self, while_many: Callable[[], AbstractContextManager[None]]) -> None:
         """See `Dataplane.hear_nothing`: nobody tells of members of ipset anyway."""
@@ -313,12 +326,19 @@ class IpsetDataplane:
         return installed
 
     async def _destroy_unused(self, run: Run, wanted: Mapping[str, Wanted]) -> None:
-        """Destroys sets that no rule mentions any more, and what an interrupted build left behind."""
+        """Destroys sets that no rule of ours mentions any more, and what an interrupted build left behind."""
         used = {set_name(kind, name) for name, each in wanted.items() for kind in each.kinds}
+        self._in_the_way = {}
         for name in sorted(run.existing - used):
             sets = await run.sets()
-            await sets.destroy(name)
-            run.existing.remove(name)
+            try:
+                await sets.destroy(name)
+            except DataplaneError as error:
+                # No rule of ours mentions it: what is enforced is right, and goes on.
+                log.warning("a set that is not needed any more cannot go", error=str(error))
+                self._in_the_way[name] = _IN_THE_WAY.format(name, error)
+            else:
+                run.existing.remove(name)
 
     def _check_due(self, now: float) -> bool:
         return abs(now - self._checked) >= CHECK_SECONDS
