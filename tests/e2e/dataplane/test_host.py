@@ -7,6 +7,7 @@ import pytest
 
 from agent.dataplane.base import CHECK_SECONDS
 from agent.dataplane.errors import DataplaneError
+from agent.dataplane.nft_rules import TABLE
 from agent.dataplane.plan import LONGEST_TIMEOUT
 from agent.dataplane.rules import is_chain_of_ours
 from agent.desired import ALLOW, DENY, Desired
@@ -140,6 +141,18 @@ def test_a_set_that_somebody_elses_rule_keeps_is_told_and_keeps_nothing_up(host:
     host.iptables("-D", *rule)
     host.enforce({ALICE: NEVER})
     assert (list(host.dataplane.alarms()), OLD_DENY in host.sets()) == ([], False)
+
+
+@pytest.mark.parametrize("host", ["nftables"], indirect=True)
+def test_sets_that_are_made_anew_are_filled_though_nobody_came_or_went(host: Host) -> None:
+    now = time.time()
+    host.enforce({ALICE: NEVER}, deny={BOB: NEVER}, now=now)
+    host.server.run("nft", "delete", "table", "inet", TABLE)
+    later = host.dataplane.next_refresh(now + 1)
+    assert host.apply(host.desired, later, {}).rules  # before anything was heard
+    assert host.differences(later) == []
+    host.listen()
+    assert reach(host.client, ALICE, SERVER) == "open"
 
 
 @IPSET_ONLY
