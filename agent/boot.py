@@ -27,6 +27,9 @@ class Dataplane(Protocol):
     async def is_in_place(self) -> bool:
         """True if rules of ours are in the kernel already. Raises DataplaneError."""
 
+    def next_refresh(self, now: float) -> float:
+        """When apply is due again though nothing changes; at once, if it failed (epoch seconds)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Restored:
@@ -88,6 +91,20 @@ async def restore(settings: AgentSettings, dataplane: Dataplane) -> Restored:
         return Restored(state, problem, desired, str(error))
     log.info("restored", services=len(desired.services), **change.summary())
     return Restored(state, problem, desired)
+
+
+async def keep_up(dataplane: Dataplane, restored: Restored) -> None:
+    """Programs the kernel with what was restored, if that has failed or is due again."""
+    now = time.time()
+    if restored.desired is None or dataplane.next_refresh(now) > now:
+        return
+    try:
+        change = await dataplane.apply(restored.desired, now)
+    except DataplaneError as error:
+        log.error("kernel not programmed", error=str(error))
+    else:
+        if change:
+            log.info("kernel programmed", **change.summary())
 
 
 def _closed(settings: AgentSettings, failsafe: tuple[Failsafe, ...], posture: Posture) -> Desired:

@@ -12,11 +12,13 @@ import structlog
 
 from agent import report
 from agent.boot import Restored
+from agent.clock import Steps
 from agent.dataplane.base import CHECK_SECONDS
 from agent.dataplane.change import Change
 from agent.dataplane.compare import Difference
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES
+from agent.dataplane.plan import KINDS, set_name
 from agent.desired import ALLOW, DENY, Desired, fingerprint
 from agent.integrity import Integrity
 from agent.learning import PATIENCE, Learning
@@ -86,6 +88,9 @@ class Dataplane(Protocol):
     def next_refresh(self, now: float) -> float:
         """When that is due again though nothing changes (epoch seconds)."""
 
+    def distrust(self, sets: Collection[str]) -> None:
+        """What is in these sets (the kernel's names) is not believed: apply programs it anew."""
+
 
 class Enforcer:
     """Keeps the kernel as Consul wants it, and on disk what the kernel is told.
@@ -140,6 +145,9 @@ class Enforcer:
         self._applied_at = 0.0
         """When the kernel was last programmed for what Consul says (epoch seconds)."""
         self._last_change: dict[str, float] = {}
+        self._not_before = state.written if state is not None else 0.0
+        """An earlier clock is not set yet (epoch seconds)."""
+        self._steps = Steps(max(clock(), self._not_before), self._began)
 
     async def run(self) -> None:
         """Enforces until cancelled."""
@@ -296,7 +304,8 @@ class Enforcer:
         wanted, now = self.learning.desired(), self._clock()
         known, self._enforced, self._wanted = self._enforced, None, wanted
         changed = self.learning.take_changed()
-        is_same = known is not None and known.services == wanted.services
+        was_set = self._heed_clock(wanted)
+        is_same = not was_set and known is not None and known.services == wanted.services
         change = await self._dataplane.apply(wanted, now, changed if is_same else None)
         if self._integrity is not None:
             if is_same and change.rules:
@@ -318,13 +327,21 @@ class Enforcer:
 
     async def _keep_up(self, desired: Desired) -> None:
         """Enforces what was restored, minus what is over. Raises DataplaneError."""
-        written = self._restored.state.written if self._restored.state else 0.0
-        now = max(self._clock(), written)
-        if self._dataplane.next_refresh(now) <= now:
+        now = max(self._clock(), self._not_before)
+        if self._heed_clock(desired) or self._dataplane.next_refresh(now) <= now:
             await self._dataplane.apply(desired, now)
         # With a clock that is not set yet, the kernel's times would seem to be wrong.
-        if self._integrity is not None and self._clock() >= written:
+        if self._integrity is not None and self._clock() >= self._not_before:
             await self._integrity.look(desired)
+
+    def _heed_clock(self, desired: Desired) -> bool:
+        """True if the clock was set, so that the kernel must be told all ends anew: it counts seconds."""
+        now = self._clock()
+        step = self._steps.take(now, time.monotonic()) if now >= self._not_before else 0.0
+        if step:
+            log.warning("the clock was set, all members are programmed anew", seconds=round(step, 1))
+            self._dataplane.distrust({set_name(kind, name) for name in desired.names for kind in KINDS})
+        return bool(step)
 
     async def _state(self) -> State | None:
         """What is to be found on disk after a reboot; None before Consul was read."""

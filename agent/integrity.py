@@ -20,7 +20,7 @@ from agent.dataplane.change import Change
 from agent.dataplane.compare import Difference
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES, EventSocket, Told, Touched
-from agent.dataplane.plan import KINDS, set_name
+from agent.dataplane.plan import Wanted, set_name
 from agent.desired import Desired
 from agent.fights import Fights
 
@@ -112,6 +112,12 @@ def kind_of(difference: Difference) -> str:
     return "jump" if lines and all(any(way in line for way in ways) for line in lines) else "rules"
 
 
+def _sets_of(name: str, desired: Desired, *, is_ipset: bool) -> set[str]:
+    """The sets for a service, override or custom set, if there is IPv6."""
+    kinds = Wanted({}, shuts_out=is_ipset and desired.posture.shuts_out(name)).kinds
+    return {set_name(kind, name) for kind in kinds}
+
+
 class Integrity:
     """Sees to it that the kernel stays as it was programmed. Used by one task, between two changes of policy."""
 
@@ -137,6 +143,8 @@ class Integrity:
         """What must be looked at as soon as it may."""
         self.repairs: Counter[str] = Counter()
         """By kind."""
+        self._under_way: list[tuple[Difference, str]] = []
+        """What is being put back, and who changed it: it counts when that is done."""
         self._recent: deque[Repair] = deque(maxlen=RECENT)
 
     @contextmanager
@@ -181,6 +189,7 @@ class Integrity:
         The kernel was just told to be as `desired`; `wrote_rules` says that its rules were written for that.
         """
         now = self._clock()
+        self._note_done()
         if self._events is not None:
             self._take_in(*self._events.take())
         only, writers = self._heard(now)
@@ -269,7 +278,7 @@ class Integrity:
         only = set() if hears else {RULES}
         names = []
         if counts is not None:
-            sets = {name: {set_name(kind, name) for kind in KINDS} for name in desired.names}
+            sets = {name: _sets_of(name, desired, is_ipset=True) for name in desired.names}
             only |= counts.keys() - set().union(*sets.values())
             names = [
                 name
@@ -279,7 +288,7 @@ class Integrity:
             ]
         names += self._next_in_turn(desired, now, TOLD if counts is None else IPSET)
         self._due = now + (self._every if counts is not None or not hears else SELDOM * self._every)
-        return only | {set_name(kind, name) for name in names for kind in KINDS}
+        return only.union(*(_sets_of(name, desired, is_ipset=counts is not None) for name in names))
 
     def _is_suspect(
         self, name: str, sets: Collection[str], counts: Mapping[str, int], desired: Desired, now: float
@@ -327,11 +336,19 @@ class Integrity:
 
     async def _put_back(self, desired: Desired, found: Sequence[Difference], by: str) -> Change:
         what = "; ".join(map(str, found))[:_LONGEST_TEXT]
-        log.warning("changed by somebody else, put back", what=what, by=by or "unknown")
-        self._note(found, by)
+        log.warning("changed by somebody else, is put back", what=what, by=by or "unknown")
+        self._under_way += [(each, by) for each in found]
         self._explained.clear()
         self._dataplane.distrust([each.what for each in found if each.what != RULES])
-        return await self._dataplane.apply(desired, self._clock())
+        change = await self._dataplane.apply(desired, self._clock())
+        self._note_done()
+        return change
+
+    def _note_done(self) -> None:
+        """The kernel is as it was told to be."""
+        for each, by in self._under_way:
+            self._note([each], by)
+        self._under_way.clear()
 
     def _note(self, found: Sequence[Difference], by: str) -> None:
         now = self._clock()

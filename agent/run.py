@@ -2,20 +2,21 @@
 
 import asyncio
 import random
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 
 import structlog
 
 from agent import control
 from agent.answers import Answers
-from agent.boot import Restored, restore
+from agent.boot import Restored, keep_up, restore
 from agent.dataplane import choose
 from agent.dataplane.base import Dataplane
 from agent.enforce import Enforcer
 from agent.integrity import Integrity
 from agent.refused import RefusedLog
 from agent.settings import AgentSettings
-from agent.statefile import StateFile
 from radius_bridge.process import give_memory_back, notify_systemd, run_until, signals
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
@@ -31,7 +32,10 @@ async def run(settings: AgentSettings) -> None:
     with dataplane_of(settings) as dataplane:
         restored = await restore(settings, dataplane)
         async with Consul(settings.consul) as consul, signals(look_again.set) as stop:
-            scope = restored.state.scope if restored.state else await _where(settings, consul, stop)
+            if restored.state is not None:
+                scope: Scope | None = restored.state.scope
+            else:
+                scope = await place(settings, consul, stop, partial(keep_up, dataplane, restored))
             if scope is None:
                 return
 
@@ -59,7 +63,8 @@ async def run(settings: AgentSettings) -> None:
                 if refused is not None:
                     stack.enter_context(refused.listening())
                 await stack.enter_async_context(control.serve(settings.control_socket, answers))
-                await run_until(stop, enforcer.run(), enforcer.telling.run(), stay_here(settings, consul, scope, stop))
+                stay = stay_here(settings, consul, scope, stop, enforcer.saver.forget)
+                await run_until(stop, enforcer.run(), enforcer.telling.run(), stay)
             await enforcer.saver.save()
             notify_systemd("STOPPING=1")
             log.info("stopped; the rules stay, and every member's time runs out in the kernel")
@@ -71,11 +76,16 @@ async def restore_only(settings: AgentSettings) -> Restored:
         return await restore(settings, dataplane)
 
 
-async def stay_here(settings: AgentSettings, consul: Consul, scope: Scope, stop: asyncio.Event) -> None:
-    """Sees that the place of the last run is still the host's; else raises OSError, so that it is started anew."""
-    found = await _where(settings, consul, stop)
+async def stay_here(
+    settings: AgentSettings, consul: Consul, scope: Scope, stop: asyncio.Event, forget: Callable[[], Awaitable[None]]
+) -> None:
+    """Sees that the place of the last run is still the host's.
+
+    Else it has `forget` remove the last good state and raises OSError, so that the agent is started anew.
+    """
+    found = await place(settings, consul, stop)
     if found not in (None, scope):
-        StateFile(settings.state_dir).remove()
+        await forget()
         raise OSError(f"this host is {found} now and was {scope}: start again, what was enforced there is forgotten")
     await asyncio.Event().wait()
 
@@ -86,8 +96,13 @@ def dataplane_of(settings: AgentSettings) -> Dataplane:
     return choose.dataplane(settings.backend, settings.state_dir / "lock", templates)
 
 
-async def _where(settings: AgentSettings, consul: Consul, stop: asyncio.Event) -> Scope | None:
-    """This host's place in the scopes of grants, asked of its Consul agent until it answers; None if stopped."""
+async def place(
+    settings: AgentSettings, consul: Consul, stop: asyncio.Event, meanwhile: Callable[[], Awaitable[None]] | None = None
+) -> Scope | None:
+    """This host's place in the scopes of grants, asked of its Consul agent until it answers; None if stopped.
+
+    `meanwhile` is called after each time that it did not.
+    """
     node, dc = settings.node, settings.datacenter
     attempt = 0
     while not (node and dc):
@@ -95,8 +110,10 @@ async def _where(settings: AgentSettings, consul: Consul, stop: asyncio.Event) -
             my_node, my_dc = await consul.agent_self()
         except RegistryError as error:
             wait = min(30.0, 0.5 * 2**attempt) * random.uniform(0.5, 1)  # noqa: S311 — only a jitter
-            log.warning("waiting for Consul, nothing is changed", error=str(error), retry_s=round(wait, 1))
+            log.warning("waiting for Consul", error=str(error), retry_s=round(wait, 1))
             attempt += 1
+            if meanwhile is not None:
+                await meanwhile()
             try:
                 async with asyncio.timeout(wait):
                     await stop.wait()

@@ -74,6 +74,10 @@ class Saver:
         log.debug("last good state written", octets=octets, seconds=round(time.monotonic() - began, 3))
         return True
 
+    async def forget(self) -> None:
+        """Removes what is on disk; it does not come back. Raises OSError."""
+        await asyncio.to_thread(self._file.remove)
+
     def status(self) -> dict[str, Any]:
         """For the agent's status; times are epoch seconds."""
         return {"file": str(self._file.path), "written": self.written or None, **self.counters}

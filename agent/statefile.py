@@ -27,15 +27,16 @@ class StateFile:
         self.path = directory / _NAME
         self._building = directory / f"{_NAME}.new"
         self._writing = threading.Lock()
+        self._is_over = False
 
     def write(self, lines: Iterable[bytes]) -> int:
         """Puts `lines` in the file's place, on the disk when this returns; gives the octets written.
 
         Raises OSError; then the file is as it was before. A thread whose task was cancelled may still be writing: this
-        waits for it.
+        waits for it. After `remove` nothing is written any more.
         """
         with self._writing:
-            return self._write(lines)
+            return 0 if self._is_over else self._write(lines)
 
     def _write(self, lines: Iterable[bytes]) -> int:
         self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -85,8 +86,10 @@ class StateFile:
         return aside
 
     def remove(self) -> None:
-        """Removes the file, if it is there. Raises OSError."""
-        self.path.unlink(missing_ok=True)
+        """Removes the file, if it is there, for good: waits for a thread that still writes. Raises OSError."""
+        with self._writing:
+            self._is_over = True
+            self.path.unlink(missing_ok=True)
 
 
 def _private(path: str, flags: int) -> int:

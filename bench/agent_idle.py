@@ -21,6 +21,9 @@ MEMBERS = 65_000
 _GROUP = "many"
 _OPS = 64
 _LASTS = 86_400
+_TAIL = 30.0
+"""Seconds: where members came in two steps, what is enforced is written to disk once more, up to 20 s after the first
+time (agent.saving.PACE); that is no idleness."""
 _IMPORTS = "import agent.cli, agent.doing; print(open('/proc/self/statm').read().split()[1])"
 _MIB = 1 << 20
 
@@ -42,8 +45,9 @@ def measure(members: int, seconds: float) -> Result:
         _fill(site, members)
         site.start()
         wait_until(lambda: _members(site) == members, "the members in the kernel", timeout=60)
-        time.sleep(3)  # then it writes to disk what it enforces
         settle(site)
+        progress("waiting for what a start leaves behind")
+        time.sleep(_TAIL)
         progress(f"nothing happens for {seconds:g} s")
         before, began = cpu_seconds(site.agent.pid), time.monotonic()
         time.sleep(seconds)

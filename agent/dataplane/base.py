@@ -79,7 +79,7 @@ class Dataplane(Protocol):
     async def is_in_place(self) -> bool:
         """True if rules of ours are in the kernel where they belong, whoever wrote them, with whatever backend.
 
-        Raises DataplaneError.
+        Chains that were emptied are not. Raises DataplaneError.
         """
 
     async def summary(self) -> Mapping[str, int]:

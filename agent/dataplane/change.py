@@ -17,7 +17,18 @@ MANY = 2_000
 
 async def aside(entries: int, work: Callable[[], T]) -> T:
     """Does work on so many entries; if they are many in another thread, so that meanwhile others have their turn."""
-    return await asyncio.to_thread(work) if entries > MANY else work()
+    return await in_thread(work) if entries > MANY else work()
+
+
+async def in_thread(work: Callable[[], T]) -> T:
+    """Does work in another thread. Who is cancelled meanwhile waits for its end: no thread is left on a socket that the
+    next one uses."""
+    working = asyncio.ensure_future(asyncio.to_thread(work))
+    try:
+        return await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait([working])
+        raise
 
 
 @dataclass(slots=True)

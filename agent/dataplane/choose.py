@@ -69,7 +69,7 @@ class _Table:
     """Our table of nftables."""
 
     async def enforces(self) -> bool:
-        return shutil.which("nft") is not None and bool((await Nft().read()).names("chain"))
+        return shutil.which("nft") is not None and (await Nft().read()).is_in_place
 
     async def remove(self) -> None:
         if shutil.which("nft") and (await Nft().read()).objects:
@@ -114,7 +114,7 @@ class _Chains:
         self._flavour = flavour
 
     async def enforces(self) -> bool:
-        return any([(await table.read()).at_head for table in self._tables()])
+        return any([(await table.read()).is_in_place for table in self._tables()])
 
     async def remove(self) -> None:
         for table in self._tables():

@@ -77,10 +77,12 @@ def differences(
     found: Listing,
     now: float,
     longest: float = inf,
+    permanent: Collection[str] = (),
 ) -> list[Difference]:
     """Where `found` is not as wanted at `now`; `longest` is the longest timeout (seconds) that the kernel can hold.
 
-    What is over, or about to be, is neither missing nor extra.
+    Members with an end further away are cut short, and in the sets `permanent` they are that (agent.dataplane.plan,
+    `timeout`). What is over, or about to be, is neither missing nor extra.
     """
     result = [_rules(rules, found.rules)] if rules != found.rules else []
     for name in sorted(wanted.keys() - found.members.keys()):
@@ -93,7 +95,11 @@ def differences(
         text = _Text(kind_of_set(name).version)
         missing = [each for each in should.keys() - has.keys() if not 0 <= should[each] <= now + SLACK]
         extra = [each for each in has.keys() - should.keys() if has[each] > SLACK]
-        wrong = [each for each in should.keys() & has.keys() if _is_wrong(should[each], has[each], now, longest)]
+        wrong = [
+            each
+            for each in should.keys() & has.keys()
+            if _is_wrong(should[each] - now if should[each] >= 0 else inf, has[each], longest, name in permanent)
+        ]
         if missing or extra or wrong:
             result.append(Difference(name, text.some(missing), text.some(extra), text.some(wrong)))
     return result
@@ -105,10 +111,15 @@ def _rules(wanted: tuple[str, ...], found: tuple[str, ...]) -> Difference:
     return Difference("rules", missing[:_MOST_NAMED], extra[:_MOST_NAMED])
 
 
-def _is_wrong(end: float, left: float, now: float, longest: float) -> bool:
-    if end < 0 or left == inf:
-        return (end < 0) != (left == inf) and not end - now > longest
-    return abs(min(end - now, longest) - left) > SLACK and end - now <= longest
+def _is_wrong(should: float, left: float, longest: float, is_permanent: bool) -> bool:
+    """Whether the kernel has another time than it should, both in seconds left (infinity: for good)."""
+    if should == inf:
+        return left != inf
+    if should > longest + SLACK:
+        return (left == inf) is not is_permanent
+    if should > longest - SLACK:  # it is programmed again just now
+        return left == inf and not is_permanent
+    return left == inf or abs(should - left) > SLACK
 
 
 class _Text:

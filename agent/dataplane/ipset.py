@@ -24,7 +24,7 @@ from agent.dataplane.events import RULES, Touched
 from agent.dataplane.iptables import Installed, Iptables, expected, read_save
 from agent.dataplane.looks import Looks
 from agent.dataplane.netlink import MemberSocket
-from agent.dataplane.plan import LONGEST_TIMEOUT, Wanted, kind_of_set, set_name
+from agent.dataplane.plan import KINDS, LONGEST_TIMEOUT, Wanted, kind_of_set, set_name
 from agent.dataplane.rules import JUMPS, empty, is_chain_of_ours, render
 from agent.dataplane.sets import open_sets
 from agent.dataplane.template import RuleTemplate
@@ -42,6 +42,11 @@ _Source = tuple[tuple[Service, ...], tuple[Failsafe, ...], Posture, frozenset[st
 _HIDDEN = (
     "{0} cannot list the table filter, since somebody put rules there with nft that it does not know: what is changed "
     "by hand there is not seen; move those rules to another table (nft list ruleset), or use the backend nftables"
+)
+
+_IN_THE_WAY = (
+    "the set {0} is not needed any more and cannot go ({1}): a rule that is not ours mentions it; it is not kept up to "
+    "date: end that rule"
 )
 
 _TABLES = ((2, "filter"), (10, "filter"))
@@ -80,6 +85,7 @@ class IpsetDataplane:
         self._existing: set[str] | None = None  # our sets in the kernel; None: not known
         self._rules: dict[int, tuple[_Source, Installed]] = {}
         self._checked = 0.0
+        self._in_the_way: dict[str, str] = {}  # sets that cannot go → what to tell of them
 
     def __enter__(self) -> Self:
         """Takes the lock. Raises DataplaneError if another process has it, or without CAP_NET_ADMIN."""
@@ -130,9 +136,10 @@ class IpsetDataplane:
                 raise DataplaneError("; ".join(run.failures))
             if self._check_due(now):
                 self._checked = now
+            # First of all rules: those of another iptables mention our sets, too.
+            await self._leftovers.remove()
             if changed is None:
                 await self._destroy_unused(run, wanted)
-            await self._leftovers.remove()
             self._existing = run.existing
             run.change.seconds = time.monotonic() - run.began
             return run.change
@@ -147,7 +154,12 @@ class IpsetDataplane:
     def alarms(self) -> Sequence[str]:
         """See `Dataplane.alarms`."""
         hidden = [_HIDDEN.format("iptables" if version == 4 else "ip6tables") for version in sorted(self._hidden)]
-        return [*limit_alarms(self.entries()), *self._template_refused.values(), *hidden]
+        return [
+            *limit_alarms(self.entries()),
+            *self._template_refused.values(),
+            *hidden,
+            *self._in_the_way.values(),
+        ]
 
     def entries(self) -> int:
         """See `Dataplane.entries`."""
@@ -167,7 +179,7 @@ class IpsetDataplane:
 
     async def is_in_place(self) -> bool:
         """See `Dataplane.is_in_place`."""
-        return all([(await table.read()).at_head for table in self._tables]) or await self._leftovers.enforce()
+        return all([(await table.read()).is_in_place for table in self._tables]) or await self._leftovers.enforce()
 
     async def summary(self) -> dict[str, int]:
         """Our sets in the kernel, each with the number of its entries. Raises DataplaneError."""
@@ -184,14 +196,15 @@ class IpsetDataplane:
         if only is None or RULES in only:
             rules = [line for table in self._tables for line in (await self._read(table)).lines(table.version)]
             only = None if only is None else set(only) - {RULES}
-        names = sorted(await self.summary()) if only is None or only else []
+        names = sorted(set(await self.summary()) - self._in_the_way.keys()) if only is None or only else []
         found = {name: await members.dump(name, kind_of_set(name)) for name in names if only is None or name in only}
         return Listing(tuple(rules), found)
 
     async def counts(self) -> Mapping[str, int] | None:
         """See `Dataplane.counts`."""
         async with self._busy:
-            return await self.summary()
+            found = await self.summary()
+            return {name: count for name, count in found.items() if name not in self._in_the_way}
 
     def hear_nothing(self, while_many: Callable[[], AbstractContextManager[None]]) -> None:
         """See `Dataplane.hear_nothing`: nobody tells of members of ipset anyway."""
@@ -227,7 +240,10 @@ class IpsetDataplane:
             if only is not None and self._looks is not None and set(only) != {RULES}:
                 only = set(only) - await self._looks.right(desired, await self.summary(), only, now)
             members = wanted_members(desired, self._versions, now, cut=False, only=only)
-            return differences(tuple(rules), members, await self._listing(only), now, LONGEST_TIMEOUT)
+            permanent = [
+                set_name(kind, name) for name in filter(desired.posture.shuts_out, desired.names) for kind in KINDS
+            ]
+            return differences(tuple(rules), members, await self._listing(only), now, LONGEST_TIMEOUT, permanent)
 
     def distrust(self, sets: Collection[str]) -> None:
         """See `Dataplane.distrust`."""
@@ -310,12 +326,19 @@ class IpsetDataplane:
         return installed
 
     async def _destroy_unused(self, run: Run, wanted: Mapping[str, Wanted]) -> None:
-        """Destroys sets that no rule mentions any more, and what an interrupted build left behind."""
+        """Destroys sets that no rule of ours mentions any more, and what an interrupted build left behind."""
         used = {set_name(kind, name) for name, each in wanted.items() for kind in each.kinds}
+        self._in_the_way = {}
         for name in sorted(run.existing - used):
             sets = await run.sets()
-            await sets.destroy(name)
-            run.existing.remove(name)
+            try:
+                await sets.destroy(name)
+            except DataplaneError as error:
+                # No rule of ours mentions it: what is enforced is right, and goes on.
+                log.warning("a set that is not needed any more cannot go", error=str(error))
+                self._in_the_way[name] = _IN_THE_WAY.format(name, error)
+            else:
+                run.existing.remove(name)
 
     def _check_due(self, now: float) -> bool:
         return abs(now - self._checked) >= CHECK_SECONDS

@@ -38,6 +38,18 @@ class Installed:
     """True if iptables does not list the table, since somebody used nft to put rules there that it does not know. That
     is no news of our rules, and above all not that they are gone."""
 
+    @property
+    def is_in_place(self) -> bool:
+        """True if packets meet our rules: the jumps are at the head, and no chain that is led to was emptied.
+
+        The chains for what is no service's may be empty: earlier versions led there in any case.
+        """
+        filled = {rule.split(" ", 2)[1] for rule in self.rules}
+        led_to = {target[1] for rule in (*self.rules, *self.jumps) if (target := _TARGET.search(rule))}
+        return self.at_head and all(
+            chain in filled for chain in self.chains if chain in led_to and not chain.endswith("-REST")
+        )
+
     def shape(self) -> list[tuple[str, str]]:
         """Where each rule stands and where it leads: that iptables writes as we do, whatever its version."""
         return [(rule.split(" ", 2)[1], target[1] if (target := _TARGET.search(rule)) else "") for rule in self.rules]

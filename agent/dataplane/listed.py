@@ -63,10 +63,13 @@ def keys(kind: Kind, wanted: Part) -> list[Any]:
     return [(number, length) for _, number, length in wanted.prefixes]
 
 
-def are_as_wanted(kind: Kind, left: Mapping[Any, int], wanted: Part, now: float, longest: float) -> bool:
+def are_as_wanted(
+    kind: Kind, left: Mapping[Any, int], wanted: Part, now: float, longest: float, *, is_permanent: bool = False
+) -> bool:
     """True if a set that has `left` holds what is wanted, so that `compare.differences` would find nothing.
 
-    False says that it may, and must look at each entry. `now` is in epoch seconds, `longest` as there.
+    False says that it may, and must look at each entry. `now` is in epoch seconds, `longest` as there; `is_permanent`
+    says that this set is among those that are `permanent` there.
     """
     unlike = [
         (end, has)
@@ -75,5 +78,8 @@ def are_as_wanted(kind: Kind, left: Mapping[Any, int], wanted: Part, now: float,
     ]
     missing = sum(has is None for _, has in unlike)
     return len(left) == len(wanted.ends) - missing and all(
-        0 <= end <= now + SLACK if has is None else end - now > longest or (end < 0 and not has) for end, has in unlike
+        0 <= end <= now + SLACK
+        if has is None
+        else (end < 0 and not has) or (end - now > longest + SLACK and (not has) is is_permanent)
+        for end, has in unlike
     )

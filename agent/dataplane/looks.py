@@ -51,7 +51,9 @@ class Looks:
                     unsure.append((kind, each, who, left))
             parts = by_kind(wanted.entries(), joined=wanted.shuts_out) if unsure else {}
             for kind, each, who, left in unsure:
-                if are_as_wanted(kind, left, parts.get(kind, _EMPTY), now, LONGEST_TIMEOUT):
+                if are_as_wanted(
+                    kind, left, parts.get(kind, _EMPTY), now, LONGEST_TIMEOUT, is_permanent=wanted.shuts_out
+                ):
                     self._right[each] = who, now
                     found.add(each)
         self._right = {each: known for each, known in self._right.items() if each in counts}

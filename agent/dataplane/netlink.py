@@ -4,7 +4,6 @@ pyroute2 sends one entry per message, about 5,000 a second; nested in one IPSET_
 Neither adding what is there nor deleting what is not is an error, so every message can be repeated.
 """
 
-import asyncio
 import errno
 import os
 import socket
@@ -17,7 +16,7 @@ from functools import partial
 from math import inf
 from typing import NamedTuple
 
-from agent.dataplane.change import aside
+from agent.dataplane.change import aside, in_thread
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.plan import NUMBER_OF, Kind, Range, is_ours
 from agent.dataplane.wire import Records, attributes, big_endian, split
@@ -250,7 +249,7 @@ class MemberSocket:
 
     async def dump(self, set_name: str, kind: Kind) -> dict[Range, float]:
         """What a set holds: first and last address → seconds left, infinity if permanent. Raises DataplaneError."""
-        return await asyncio.to_thread(self._dump, set_name, kind)
+        return await in_thread(partial(self._dump, set_name, kind))
 
     def _dump(self, set_name: str, kind: Kind) -> dict[Range, float]:
         return dict(_read_entry(each, kind) for part in self.read(set_name) for _, each in attributes(part))

@@ -8,6 +8,9 @@ from itertools import pairwise
 from agent.dataplane.base import call
 from agent.dataplane.nft_rules import TABLE
 
+BASE_CHAINS = {"input", "output", "forward"}
+"""Those of our chains that packets come to by themselves."""
+
 _OBJECT = re.compile(r"\t(\S+(?: \S+)?) (\S+) \{")
 _EMPTY = re.compile(r"\t(\S+(?: \S+)?) (\S+) \{ \}")
 _COUNTED = re.compile(r"packets (\d+) bytes \d+")
@@ -27,6 +30,18 @@ class Installed:
     def names(self, kind: str) -> list[str]:
         """The objects of a kind, in order."""
         return [name for each, name in self.objects if each == kind]
+
+    @property
+    def is_in_place(self) -> bool:
+        """True if packets meet our rules: the chains that have a hook are there, and no chain was emptied.
+
+        A flag of the table (dormant) would switch all of it off."""
+        chains = {name: lines for (kind, name), lines in self.objects.items() if kind == "chain"}
+        return (
+            not self.flags
+            and chains.keys() >= BASE_CHAINS
+            and all(any(not line.startswith("type ") for line in lines) for lines in chains.values())
+        )
 
     def wrong_sets(self, declarations: Mapping[str, str]) -> dict[str, str]:
         """Those of these sets that are there, but declared otherwise: what somebody else made."""

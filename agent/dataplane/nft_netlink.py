@@ -4,7 +4,6 @@ A batch is one transaction: packets see the sets as they were before it or as th
 same from text, but reads whole interval sets first: 28 seconds for one change of 500,000 networks.
 """
 
-import asyncio
 import errno
 import os
 import socket
@@ -16,7 +15,7 @@ from functools import partial
 from itertools import compress
 from typing import NamedTuple
 
-from agent.dataplane.change import aside
+from agent.dataplane.change import aside, in_thread
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.plan import Range
 from agent.dataplane.wire import Records, attributes, big_endian, split
@@ -230,7 +229,7 @@ class ElementSocket:
 
     async def dump(self, set_name: str, form: Form) -> dict[Range, float]:
         """What a set holds, with the seconds left of each (infinity: permanent). Raises DataplaneError."""
-        return await asyncio.to_thread(self._dump, set_name, form)
+        return await in_thread(partial(self._dump, set_name, form))
 
     def _exchange(self, data: bytes, sequence: int, of: Sequence[Step]) -> None:
         try:

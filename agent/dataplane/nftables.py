@@ -107,7 +107,9 @@ class NftablesDataplane:
                 self._sets = sets if members_first and not failures else None
                 raise DataplaneError("; ".join([*failures, str(error)])) from error
             if anew or not members_first:
-                failures += await contents.program(change, wanted, changed, at, is_overridden=is_overridden(desired))
+                # Whoever came or went: sets that were made just now are empty.
+                which = None if anew else changed
+                failures += await contents.program(change, wanted, which, at, is_overridden=is_overridden(desired))
             known = None if failures else sets
             try:
                 await self._program_rules(change, desired, now, found)
@@ -176,8 +178,7 @@ class NftablesDataplane:
 
     async def is_in_place(self) -> bool:
         """See `Dataplane.is_in_place`."""
-        ours = {"input", "output", "forward"} <= set((await self._nft.read()).names("chain"))
-        return ours or await self._leftovers.enforce()
+        return (await self._nft.read()).is_in_place or await self._leftovers.enforce()
 
     async def summary(self) -> Mapping[str, int]:
         """Our sets in the kernel, each with the number of its entries (networks: of ranges). Raises DataplaneError."""

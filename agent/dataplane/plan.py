@@ -166,8 +166,8 @@ def timeout(end: float, now: float, *, shuts_out: bool) -> tuple[int, float | No
 
     `end` is in epoch seconds or NEVER. Gives the timeout in seconds, where 0 is permanent, and when the entry must
     be programmed again (epoch seconds) if the kernel cannot hold its end. Such a grant is cut short, and renewed in
-    time; for a set that shuts out that would open what must stay closed, so there the entry is permanent until the
-    kernel can hold its end.
+    time, at the latest when the kernel can hold it; for a set that shuts out that would open what must stay closed, so
+    there the entry is permanent until the kernel can hold its end.
     """
     if end < 0:
         return 0, None
@@ -176,7 +176,7 @@ def timeout(end: float, now: float, *, shuts_out: bool) -> tuple[int, float | No
         return max(1, left), None
     if shuts_out:
         return 0, end - LONGEST_TIMEOUT
-    return LONGEST_TIMEOUT, now + LONGEST_TIMEOUT // 2
+    return LONGEST_TIMEOUT, min(now + LONGEST_TIMEOUT // 2, end - LONGEST_TIMEOUT)
 
 
 def timeouts(ends: Sequence[float], now: float, *, shuts_out: bool) -> list[int]:

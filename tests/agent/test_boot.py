@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from agent.boot import restore
+from agent.boot import keep_up, restore
 from agent.dataplane.change import Change
 from agent.dataplane.errors import DataplaneError
 from agent.desired import ALLOW, DENY, Desired, fingerprint
-from agent.run import stay_here
+from agent.run import place, stay_here
+from agent.saving import Saver
 from agent.settings import AgentSettings
 from agent.state import State, encode
 from agent.statefile import StateFile
@@ -35,10 +36,10 @@ class Kernel:
         self.told: list[Desired] = []
         self.told_at = 0.0
         self._in_place = in_place
-        self._refuses = refuses
+        self.refuses = refuses
 
     async def apply(self, desired: Desired, now: float) -> Change:
-        if self._refuses:
+        if self.refuses:
             raise DataplaneError("the kernel is out of order")
         self.told.append(desired)
         self.told_at = now
@@ -46,6 +47,13 @@ class Kernel:
 
     async def is_in_place(self) -> bool:
         return self._in_place
+
+    def next_refresh(self, now: float) -> float:
+        return now if now - self.told_at > 30 else self.told_at + 30
+
+
+async def nothing() -> None:
+    """What is enforced: not known."""
 
 
 @pytest.fixture
@@ -145,10 +153,28 @@ async def test_a_kernel_that_refuses_is_told_again_later(settings: AgentSettings
     assert restored.desired is not None
 
 
+async def test_while_nobody_says_where_a_host_is_a_kernel_that_refused_is_told_again(settings: AgentSettings) -> None:
+    StateFile(settings.state_dir).write([b"no state"])
+    kernel, stop = Kernel(refuses=True), asyncio.Event()
+    restored = await restore(settings, kernel)
+    assert restored.failure
+
+    async def meanwhile() -> None:
+        kernel.refuses = False
+        await keep_up(kernel, restored)
+        await keep_up(kernel, restored)  # not so soon
+        stop.set()
+
+    async with Consul(ConsulSettings(url="http://127.0.0.1:9")) as nobody:
+        assert await place(settings, nobody, stop, meanwhile) is None
+    assert kernel.told == [restored.desired]
+
+
 async def test_a_host_that_has_moved_starts_anew_without_what_it_enforced_elsewhere(settings: AgentSettings) -> None:
     state = keep(settings)
     moved = settings.model_copy(update={"node": "web2", "datacenter": "dc1"})
+    saver = Saver(StateFile(settings.state_dir), nothing)
     async with Consul(ConsulSettings(url="http://127.0.0.1:9")) as nobody:
         with pytest.raises(OSError, match="this host is dc1/web2 now and was dc1/web1"):
-            await stay_here(moved, nobody, state.scope, asyncio.Event())
+            await stay_here(moved, nobody, state.scope, asyncio.Event(), saver.forget)
     assert StateFile(settings.state_dir).read() is None

@@ -32,9 +32,13 @@ class Kernel:
         self.looked: list[set[str]] = []
         self.applied = 0
         self.is_out_of_order = False
+        self.refuses = False
+        self.stranger = ""
         self.is_uncountable = False
 
     async def apply(self, desired: Desired, now: float, changed: Mapping[str, Collection[Any]] | None = None) -> Change:
+        if self.refuses:
+            raise DataplaneError("the kernel refuses")
         self.applied += 1
         self.surplus = 0
         self.wrong = []
@@ -49,7 +53,9 @@ class Kernel:
     async def counts(self) -> Mapping[str, int] | None:
         if self.is_uncountable:
             raise DataplaneError("the kernel does not count")
-        found = {set_name(kind, name): 0 for name in (ALLOW, DENY, SSH.name) for kind in KINDS}
+        found = {set_name(kind, name): 0 for name in (ALLOW, SSH.name) for kind in KINDS}
+        found |= {set_name(kind, DENY): 1 for kind in KINDS if not kind.hosts}  # nobody's address
+        found |= {self.stranger: 0} if self.stranger else {}
         return found | {f"rb4h.{SSH.name}": len(self.desired.of(SSH.name)) + self.surplus}
 
     def distrust(self, sets: Collection[str]) -> None:
@@ -111,6 +117,32 @@ async def test_a_set_with_another_number_of_members_is_looked_into_at_once() -> 
     assert f"rb4h.{SSH.name}" in await _look(kernel, integrity, clock)
     assert kernel.applied == 1
     assert integrity.repairs == {"members": 1}
+
+
+async def test_what_is_put_back_counts_when_that_is_done() -> None:
+    kernel, clock = Kernel(1, hears_of_rules=False), Clock()
+    integrity = Integrity(kernel, 3.0, clock)
+    kernel.wrong, kernel.refuses = [Difference(RULES, extra=("ipv4 -A RB-INPUT -j ACCEPT",))], True
+    with pytest.raises(DataplaneError):
+        await integrity.look(kernel.desired)
+    assert integrity.repairs == {}
+    kernel.refuses = False
+    await kernel.apply(kernel.desired, clock.now)  # as the enforcer does, again and again
+    await integrity.look(kernel.desired)
+    assert integrity.repairs == {"rules": 1}
+
+
+async def test_a_set_that_is_nobodys_is_looked_into_though_its_name_is_nearly_ours() -> None:
+    """What shuts out holds addresses with networks: a set for addresses alone is a stranger's."""
+    kernel, clock = Kernel(1), Clock()
+    integrity = Integrity(kernel, 3.0, clock)
+    await _look(kernel, integrity, clock)
+    stranger = f"rb4h.{DENY}"
+    assert stranger not in await _look(kernel, integrity, clock)
+    kernel.stranger = stranger
+    kernel.wrong = [Difference(stranger, extra=("the set itself",))]
+    assert stranger in await _look(kernel, integrity, clock)
+    assert integrity.repairs == {"set": 1}
 
 
 async def test_a_number_that_is_explained_is_no_news() -> None:

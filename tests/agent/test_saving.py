@@ -61,3 +61,22 @@ async def test_a_stop_while_a_state_is_written_leaves_the_last_one_whole(tmp_pat
     kept = file.read()
     assert kept is not None
     assert kept.written == 2.0
+
+
+async def test_what_is_forgotten_while_it_is_written_does_not_come_back(tmp_path: Path) -> None:
+    slow = _Slow()
+
+    async def take() -> State:
+        return _state(1.0, slow)
+
+    file = StateFile(tmp_path)
+    saver = Saver(file, take)
+    writing = asyncio.create_task(saver.save())
+    assert await asyncio.to_thread(slow.is_reached.wait, 10)
+    forgetting = asyncio.create_task(saver.forget())
+    await asyncio.wait({forgetting}, timeout=0.2)
+    slow.may_go_on.set()
+    await forgetting
+    await writing
+    await saver.save()
+    assert file.read() is None

@@ -5,10 +5,11 @@ from math import inf
 import pytest
 
 from agent.dataplane.compare import Difference, Listing, differences, wanted_members
-from agent.dataplane.plan import LONGEST_TIMEOUT
+from agent.dataplane.listed import are_as_wanted
+from agent.dataplane.plan import LONGEST_TIMEOUT, Part, kind_of_set
 from agent.desired import ALLOW, DENY, Desired
 from radius_bridge.policy.expiry import NEVER
-from radius_bridge.policy.members import parse_prefix
+from radius_bridge.policy.members import Prefix, parse_prefix
 
 NOW = 1_800_000_000.0
 SET = "rb4h.rules_allow"
@@ -32,11 +33,33 @@ def test_members_are_missing_or_extra() -> None:
         (NOW + 100, inf, True),
         (NEVER, 100, True),
         (NOW + 2 * LONGEST_TIMEOUT, LONGEST_TIMEOUT / 2, False),  # cut short, and renewed in time
-        (NOW + 2 * LONGEST_TIMEOUT, inf, False),  # a deny that the kernel cannot hold to its end
+        (NOW + 2 * LONGEST_TIMEOUT, inf, True),
+        (NOW + LONGEST_TIMEOUT + 1, LONGEST_TIMEOUT / 2, False),  # renewed just now
+        (NOW + LONGEST_TIMEOUT - 1, LONGEST_TIMEOUT / 2, False),
+        (NOW + LONGEST_TIMEOUT - 9, LONGEST_TIMEOUT / 2, True),
     ],
 )
 def test_ends_are_compared_as_well_as_the_kernel_can_hold_them(end: float, left: float, is_wrong: bool) -> None:
     assert bool(_compare({ONE: end}, {ONE: left})) is is_wrong
+
+
+@pytest.mark.parametrize(
+    ("end", "left", "is_wrong"),
+    [
+        (NOW + 2 * LONGEST_TIMEOUT, inf, False),  # it would open too early
+        (NOW + 2 * LONGEST_TIMEOUT, LONGEST_TIMEOUT / 2, True),
+        (NOW + LONGEST_TIMEOUT - 1, inf, False),
+        (NOW + LONGEST_TIMEOUT - 9, inf, True),
+        (NEVER, inf, False),
+    ],
+)
+def test_what_shuts_out_is_permanent_until_the_kernel_can_hold_its_end(end: float, left: float, is_wrong: bool) -> None:
+    found = differences((), {SET: {ONE: end}}, Listing((), {SET: {ONE: left}}), NOW, LONGEST_TIMEOUT, [SET])
+    assert bool(found) is is_wrong
+    listed = {ONE[0]: 0 if left == inf else int(left)}
+    part = Part([Prefix(4, ONE[0], 32)], [end])
+    if are_as_wanted(kind_of_set(SET), listed, part, NOW, LONGEST_TIMEOUT, is_permanent=True):
+        assert not found
 
 
 def test_what_is_about_to_end_is_neither_missing_nor_extra() -> None:

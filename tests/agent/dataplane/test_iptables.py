@@ -1,6 +1,15 @@
 """What is read from iptables-save, and what is given to iptables-restore."""
 
-from agent.dataplane.iptables import install_text, read_save, uninstall_text
+from dataclasses import replace
+
+import pytest
+
+from agent.dataplane.iptables import expected, install_text, read_save, uninstall_text
+from agent.dataplane.rules import JUMPS, render
+from agent.desired import Desired, Posture
+from radius_bridge.policy.services import Service, parse_ports
+
+SSH = Service("ssh_tcp_22", (parse_ports("22"),))
 
 FOREIGN = """\
 *filter
@@ -40,6 +49,26 @@ def test_jumps_are_at_the_head_if_each_is_the_first_rule_and_the_only_one() -> N
     assert not read_save(OURS.replace("-A INPUT -j RB-INPUT\n", "")).at_head
     assert not read_save(OURS.replace("-A OUTPUT", "-A OUTPUT -j LOG\n-A OUTPUT")).at_head
     assert not read_save(OURS.replace("COMMIT", "-A INPUT -j RB-INPUT\nCOMMIT")).at_head
+
+
+def test_rules_are_not_in_place_if_a_chain_that_is_led_to_was_emptied() -> None:
+    whole = read_save(expected([f"-A {chain} -j RETURN" for chain in JUMPS.values()]))
+    assert whole.is_in_place
+    assert not replace(whole, at_head=False).is_in_place
+    for chain in JUMPS.values():
+        assert not replace(whole, rules=tuple(rule for rule in whole.rules if f" {chain} " not in rule)).is_in_place
+    branch = ["-A RB-INPUT -p tcp -m tcp --dport 22 -g RB-INPUT-1", "-A RB-INPUT-1 -j DROP"]
+    more = read_save(expected([*whole.rules, *branch]))
+    assert more.is_in_place
+    assert not replace(more, rules=more.rules[:-1]).is_in_place
+    assert read_save(expected([*whole.rules, "-A RB-INPUT -g RB-INPUT-REST"])).is_in_place  # of an earlier version
+
+
+@pytest.mark.parametrize("services", [(), (SSH,)])
+@pytest.mark.parametrize("posture", [Posture(), Posture(closed=True), Posture(observe=True)])
+@pytest.mark.parametrize("version", [4, 6])
+def test_what_we_write_ourselves_is_in_place(services: tuple[Service, ...], posture: Posture, version: int) -> None:
+    assert read_save(expected(render(Desired(services, {}, (), posture), version))).is_in_place
 
 
 def test_nothing_is_inserted_while_the_jumps_are_at_the_head() -> None:

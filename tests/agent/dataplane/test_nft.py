@@ -1,5 +1,7 @@
 """What is read from nft, and what is given to it."""
 
+from dataclasses import replace
+
 from agent.dataplane import nft_rules
 from agent.dataplane.nft import install_text, read_listing, sets_text
 from agent.desired import ALLOW, DENY, CustomSet, Desired, Failsafe, Posture, Target
@@ -44,6 +46,19 @@ def test_only_our_table_is_read_and_counts_are_no_part_of_the_rules() -> None:
     assert found != read_listing(RULESET.replace("jump old", "accept"))
     assert found != read_listing(RULESET.replace("bridge {", "bridge {\n\tflags dormant"))
     assert read_listing("") == read_listing(RULESET.replace("radius_bridge", "others"))
+
+
+def test_rules_are_in_place_if_no_chain_was_emptied_and_the_table_is_awake() -> None:
+    desired = Desired((SSH, WEB), {SSH.name: {}, WEB.name: {}, ALLOW: {}, DENY: {}})
+    text = "\n".join(nft_rules.render(desired))
+    assert read_listing(text).is_in_place
+    assert not read_listing(RULESET).is_in_place
+    assert not read_listing(text.replace("bridge {", "bridge {\n\tflags dormant")).is_in_place
+    whole = read_listing(text)
+    for key, lines in whole.objects.items():
+        if key[0] == "chain":
+            emptied = tuple(line for line in lines if line.startswith("type "))
+            assert not replace(whole, objects={**whole.objects, key: emptied}).is_in_place
 
 
 def test_chains_are_emptied_before_what_is_gone_is_deleted() -> None:

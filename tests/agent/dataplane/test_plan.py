@@ -87,6 +87,10 @@ def test_a_grant_longer_than_the_kernel_can_hold_is_cut_and_renewed_in_time() ->
     assert seconds == LONGEST_TIMEOUT
     assert again is not None
     assert NOW < again < NOW + LONGEST_TIMEOUT
+    # As soon as the kernel can hold its end, it has it: nobody takes it for another one.
+    end = NOW + LONGEST_TIMEOUT + 500
+    assert timeout(end, NOW, shuts_out=False) == (LONGEST_TIMEOUT, NOW + 500)
+    assert timeout(end, NOW + 500, shuts_out=False) == (LONGEST_TIMEOUT, None)
 
 
 def test_a_long_deny_is_permanent_until_the_kernel_can_hold_its_end() -> None:

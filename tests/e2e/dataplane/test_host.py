@@ -7,6 +7,7 @@ import pytest
 
 from agent.dataplane.base import CHECK_SECONDS
 from agent.dataplane.errors import DataplaneError
+from agent.dataplane.nft_rules import TABLE
 from agent.dataplane.plan import LONGEST_TIMEOUT
 from agent.dataplane.rules import is_chain_of_ours
 from agent.desired import ALLOW, DENY, Desired
@@ -19,6 +20,7 @@ from tests.lab.processes import wait_until
 
 pytestmark = pytest.mark.e2e
 
+OLD_DENY = "rb4h.rules_deny"
 HOSTS4 = f"rb4h.{SERVICE.name}"
 _FIRST = 0x0A000000  # 10.0.0.0
 _END = time.time() + 86_400
@@ -103,10 +105,54 @@ def test_rules_that_were_changed_by_hand_are_put_back(host: Host) -> None:
     host.enforce({ALICE: NEVER}, now=now)
     host.flush("INPUT")
     host.flush("OUTPUT")
+    assert not host.is_in_place()
     assert host.differences()[0].startswith("rules: missing")
     later = host.dataplane.next_refresh(now + 1)
     assert host.enforce({ALICE: NEVER}, now=later).rules
     assert host.differences() == []
+
+
+@IPSET_ONLY
+def test_an_upgrade_from_two_sets_for_what_shuts_out_opens_nothing(host: Host) -> None:
+    """Earlier versions held denied addresses in a set of their own, which their rules looked up as well."""
+    host.listen()
+    host.enforce({BOB: NEVER}, deny={BOB: 3600})
+    host.server.run("ipset", "create", OLD_DENY, "hash:ip", "timeout", "0")
+    host.server.run("ipset", "add", OLD_DENY, BOB)
+    host.iptables("-I", "RB-INPUT", "2", "-m", "set", "--match-set", OLD_DENY, "src", "-g", "RB-INPUT-DENY")
+    host.server.run("ipset", "del", "rb4n.rules_deny", BOB)
+    host.restart_agent()
+    assert host.is_in_place()
+    assert reach(host.client, BOB, SERVER) == "refused"
+    host.enforce({BOB: NEVER}, deny={BOB: 3600})
+    assert reach(host.client, BOB, SERVER) == "refused"
+    assert OLD_DENY not in host.sets()
+    assert host.differences() == []
+
+
+@IPSET_ONLY
+def test_a_set_that_somebody_elses_rule_keeps_is_told_and_keeps_nothing_up(host: Host) -> None:
+    host.server.run("ipset", "create", OLD_DENY, "hash:ip", "timeout", "0")
+    rule = ("INPUT", "-m", "set", "--match-set", OLD_DENY, "src", "-j", "DROP")
+    host.iptables("-A", *rule)
+    assert host.enforce({ALICE: NEVER}).rules
+    assert [OLD_DENY in each for each in host.dataplane.alarms()] == [True]
+    assert host.differences() == []
+    host.iptables("-D", *rule)
+    host.enforce({ALICE: NEVER})
+    assert (list(host.dataplane.alarms()), OLD_DENY in host.sets()) == ([], False)
+
+
+@pytest.mark.parametrize("host", ["nftables"], indirect=True)
+def test_sets_that_are_made_anew_are_filled_though_nobody_came_or_went(host: Host) -> None:
+    now = time.time()
+    host.enforce({ALICE: NEVER}, deny={BOB: NEVER}, now=now)
+    host.server.run("nft", "delete", "table", "inet", TABLE)
+    later = host.dataplane.next_refresh(now + 1)
+    assert host.apply(host.desired, later, {}).rules  # before anything was heard
+    assert host.differences(later) == []
+    host.listen()
+    assert reach(host.client, ALICE, SERVER) == "open"
 
 
 @IPSET_ONLY

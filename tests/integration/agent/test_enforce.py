@@ -55,6 +55,7 @@ class Kernel:
         self.told: list[dict[str, set[str]] | None] = []
         """Of each apply, what it was told had changed; None: compare everything."""
         self.refuses = False
+        self.distrusted: set[str] = set()
 
     async def apply(
         self, desired: Desired, now: float, changed: Mapping[str, Collection[Prefix]] | None = None
@@ -67,6 +68,10 @@ class Kernel:
         self.ends = tuple(desired.members.get(SSH, {}).values())
         self.history.append(self.members.get(SSH, set()))
         return Programmed(added=int(before != self.members))
+
+    def distrust(self, sets: Collection[str]) -> None:
+        """Notes it."""
+        self.distrusted.update(sets)
 
     async def count_refused(self) -> dict[str, int]:
         """Nobody."""
@@ -141,7 +146,12 @@ def settings(tmp_path: Path) -> AgentSettings:
 
 @asynccontextmanager
 async def site(
-    server: ConsulServer, settings: AgentSettings, *, with_meta: bool = True, restored: Restored | None = None
+    server: ConsulServer,
+    settings: AgentSettings,
+    *,
+    with_meta: bool = True,
+    restored: Restored | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> AsyncIterator[Site]:
     kernel = Kernel()
     async with (
@@ -153,7 +163,7 @@ async def site(
             await meta.ensure(consul, KEYS)
         announcer = Announcer(consul, KEYS, Class.BRIDGE)
         look_again = asyncio.Event()
-        agent = Enforcer(settings, HERE, metered, kernel, lambda: None, look_again, restored=restored)
+        agent = Enforcer(settings, HERE, metered, kernel, lambda: None, look_again, clock, restored)
         async with running(announcer.run()), running(agent.run()):
             yield Site(consul, meter, announcer, kernel, agent, look_again)
 
@@ -204,6 +214,26 @@ async def test_a_start_reads_what_the_host_enforces_and_nothing_else(
         }
         assert here.meter.octets < 30_000
         assert here.kernel.told == [None], "programmed once, when everything was there"
+
+
+async def test_when_the_clock_was_set_the_kernel_is_told_all_ends_anew(
+    server: ConsulServer, settings: AgentSettings
+) -> None:
+    await store(server, {**GRANT, member("alice", "10.0.0.1"): END})
+    set_by = 0.0
+    async with site(server, settings, clock=lambda: time.time() + set_by) as here:
+        await until(here.lets_in("10.0.0.1"))
+        assert not here.kernel.distrusted
+        set_by = 600.0
+        await here.write({member("alice", "10.0.0.2"): END})
+        await until(here.lets_in("10.0.0.1", "10.0.0.2"))
+        assert {f"rb4h.{SSH}", "rb6n.rules_deny"} <= here.kernel.distrusted
+        assert here.kernel.told == [None, None]
+        here.kernel.distrusted.clear()
+        await here.write({member("alice", "10.0.0.3"): END})
+        await until(here.lets_in_too("10.0.0.3"))
+        assert here.kernel.told[2:] == [{SSH: {"10.0.0.3"}}]
+        assert not here.kernel.distrusted
 
 
 @pytest.mark.parametrize("logins", [10, 10_000])
