@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from radius_bridge.process import together
 from radius_bridge.registry import meta
 from radius_bridge.registry.announcer import READ_ALL, Announcer
 from radius_bridge.registry.comparison import Comparison
@@ -24,7 +25,7 @@ from radius_bridge.registry.feed import Change, Class, decode_record, is_abandon
 from radius_bridge.registry.follower import Follower
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Op
-from radius_bridge.registry.leader import Leader, Leadership
+from radius_bridge.registry.leader import Leader, Leadership, LeadershipLost
 from radius_bridge.registry.parts import read_parts, slices
 from radius_bridge.registry.view import Changed
 
@@ -92,14 +93,11 @@ class Publisher:
     async def run(self, classes: Iterable[Class] = CLASSES) -> None:
         """Publishes whenever we lead a class, until cancelled."""
         self.follower.cover([self._keys.groups, self._keys.services, self._keys.sets])
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self.follower.run(), name="publisher's follower")
-                tasks.create_task(self._publish(), name="publish")
-                for each in classes:
-                    tasks.create_task(self._campaign(each), name=f"publish {each.value}")
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with together() as tasks:
+            tasks.create_task(self.follower.run(), name="publisher's follower")
+            tasks.create_task(self._publish(), name="publish")
+            for each in classes:
+                tasks.create_task(self._campaign(each), name=f"publish {each.value}")
 
     async def _campaign(self, writers: Class) -> None:
         """Leads the class whenever that is possible. Who may not announce must not keep others from it."""
@@ -130,12 +128,10 @@ class Publisher:
         lead = self._leads[writers] = _Lead(announcer, leadership, await self._published(writers))
         self._elected.set()
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with together(LeadershipLost, RegistryError) as tasks:
                 tasks.create_task(announcer.run(), name="publisher's announcer")
                 tasks.create_task(self._sweep(writers, leadership), name="feed's sweeper")
                 tasks.create_task(lead.until_failed(), name="publisher's leadership")
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
         finally:
             del self._leads[writers]
 

@@ -16,6 +16,7 @@ import structlog
 
 from radius_bridge.identity.sessions import RETENTION
 from radius_bridge.policy.expiry import is_over, parse_expiry
+from radius_bridge.process import together
 from radius_bridge.registry import hosts
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import BadRecord, Conflict, Forbidden, RegistryError
@@ -122,16 +123,13 @@ class Sweeper:
 
     async def work(self, leadership: Leadership) -> None:
         """Sweeps until cancelled. Raises LeadershipLost."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for prefix in (self._keys.groups, self._keys.services, self._keys.sets):
-                    tasks.create_task(self._follow(prefix, leadership), name=f"sweep {prefix}")
-                for prefix in (self._keys.sessions, self._keys.bindings, self._keys.restarts):
-                    tasks.create_task(self._sweep_records(prefix, leadership, RECORDS_PAUSE), name=f"sweep {prefix}")
-                hosts_told = self._sweep_records(self._keys.hosts, leadership, HOSTS_PAUSE)
-                tasks.create_task(hosts_told, name=f"sweep {self._keys.hosts}")
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with together(LeadershipLost, RegistryError) as tasks:
+            for prefix in (self._keys.groups, self._keys.services, self._keys.sets):
+                tasks.create_task(self._follow(prefix, leadership), name=f"sweep {prefix}")
+            for prefix in (self._keys.sessions, self._keys.bindings, self._keys.restarts):
+                tasks.create_task(self._sweep_records(prefix, leadership, RECORDS_PAUSE), name=f"sweep {prefix}")
+            hosts_told = self._sweep_records(self._keys.hosts, leadership, HOSTS_PAUSE)
+            tasks.create_task(hosts_told, name=f"sweep {self._keys.hosts}")
 
     async def _follow(self, prefix: str, leadership: Leadership) -> None:
         """Sweeps one prefix when it has changed and when its next entry is due."""
