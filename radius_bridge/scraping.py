@@ -28,7 +28,7 @@ class Scraping(ThreadingMixIn, TCPServer):
 
     allow_reuse_address = True
     daemon_threads = True
-    request_queue_size = CONNECTIONS
+    request_queue_size = 8 * CONNECTIONS
 
     def __init__(self, listen: tuple[str, int], *, longest: float = LONGEST) -> None:
         """Raises OSError if it cannot listen."""
