@@ -118,3 +118,15 @@ async def test_a_file_that_vanishes_while_it_is_read_is_told_by_name(lab: Lab, k
     files = lab.files
     with pytest.raises(ValueError, match=f"{key}_file .*No such file"):
         tls.load(replace(files, **{key: _Vanishing(getattr(files, key))}))
+
+
+async def test_a_key_that_everybody_can_read_is_not_taken_until_that_is_mended(lab: Lab) -> None:
+    key = lab.ours.key
+    key.chmod(0o644)
+    with pytest.raises(ValueError, match=r"^key_file .* can be read by everybody: chmod 640"):
+        lab.load()
+    assert lab.look() == ["changed certificates not taken, the old ones stay"]
+    assert lab.look() == []
+    key.chmod(0o640)
+    lab.ca.revoke(lab.proxy)
+    assert lab.look() == ["changed certificates taken"]

@@ -30,8 +30,17 @@ def test_names_and_both_kinds_of_address_are_urls(url: str) -> None:
 
 def test_the_token_comes_from_a_file_without_its_line_end(tmp_path: Path) -> None:
     file = tmp_path / "token"
+    file.touch(0o600)
     file.write_text("s3cret\n")
     assert ConsulSettings(token_file=file).read_token() == "s3cret"
+
+
+def test_a_token_file_that_everybody_can_read_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.touch()
+    file.chmod(0o644)
+    with pytest.raises(ValueError, match=r"token_file .*token can be read by everybody: chmod 640"):
+        ConsulSettings(token_file=file).read_token()
 
 
 def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
@@ -42,6 +51,7 @@ def test_a_missing_token_file_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"\n", b"one two\r\nthree", b"\xff\xfe"])
 def test_a_file_that_holds_no_token_is_refused_without_quoting_it(tmp_path: Path, content: bytes) -> None:
     file = tmp_path / "token"
+    file.touch(0o600)
     file.write_bytes(content)
     with pytest.raises(ValueError, match="token_file") as caught:
         ConsulSettings(token_file=file).read_token()
