@@ -11,7 +11,7 @@ from radius_bridge.identity.sessions import Session
 from radius_bridge.registry.announcer import Announcer
 from radius_bridge.registry.feed import Change
 from radius_bridge.registry.keys import Keys
-from radius_bridge.registry.known import LIMIT, Known
+from radius_bridge.registry.known import Known
 from radius_bridge.registry.kv import Committed
 from radius_bridge.registry.records import everybodys
 from radius_bridge.registry.tickets import Ticket, Tickets
@@ -112,7 +112,7 @@ class Settling:
         for key, index in bindings.items():
             self._announced.pop(key, None)
             self._announced[key] = index
-        while len(self._announced) > LIMIT:
+        while len(self._announced) > len(self._known):  # one that is forgotten too early is announced once more
             del self._announced[next(iter(self._announced))]
         self._tickets.settle(tickets)
 

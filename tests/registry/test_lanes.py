@@ -12,7 +12,7 @@ from radius_bridge.identity.bindings import Binding, Claim
 from radius_bridge.identity.events import Event, Kind, Lease
 from radius_bridge.identity.sessions import MAX_ADDRESSES
 from radius_bridge.policy.expiry import format_expiry
-from radius_bridge.policy.members import Prefix, user_group
+from radius_bridge.policy.members import Prefix, parse_prefix, user_group
 from radius_bridge.registry import announcer as announcer_module
 from radius_bridge.registry import lanes as lanes_module
 from radius_bridge.registry.errors import NotRecorded
@@ -125,6 +125,17 @@ async def test_before_an_announcement_that_is_to_come_logins_gather_into_one_tra
             await asyncio.sleep(0)
         await asyncio.gather(*futures)
     assert consul.sizes == [30]
+
+
+async def test_what_is_remembered_of_announcements_is_no_more_than_what_is_known() -> None:
+    now = [NOW]
+    async with Lanes(FakeConsul(), KEYS, clock=lambda: now[0]) as lanes:
+        for number in range(20):
+            await lanes.submit(event(Kind.START, f"user{number}", NOW, parse_prefix(f"192.0.2.{number}")))
+        now[0] += 30 * 86400
+        for number in range(5):
+            await lanes.submit(event(Kind.START, f"late{number}", now[0], parse_prefix(f"198.51.100.{number}")))
+        assert len(lanes._settling._announced) <= len(lanes.known) <= 10
 
 
 async def test_a_login_alone_waits_for_no_timer() -> None:
