@@ -50,7 +50,10 @@ class Settling:
             records = bindings = [self._keys.binding(work.address)]
         else:
             session = self._known.session(work.session)
-            bindings = [self._keys.binding(address) for address in (() if session is None else session.claimed)]
+            bindings = [] if session is None else [self._keys.binding(address) for address in session.claimed]
+            if session is not None:
+                others = (self._keys.binding(address) for address in (*session.addresses, *session.left))
+                bindings += [key for key in others if key not in bindings and self._known.index(key)]
             records = [self._keys.session(work.session), *bindings]
         return [] if all(self._announced.get(key, 0) == self._known.index(key) for key in bindings) else records
 
