@@ -30,7 +30,7 @@ async def run(settings: AgentSettings) -> None:
     look_again = asyncio.Event()
     with dataplane_of(settings) as dataplane:
         restored = await restore(settings, dataplane)
-        async with Consul(settings.consul) as consul, signals(look_again.set) as stop:
+        async with _consul(settings) as consul, signals(look_again.set) as stop:
             scope = restored.state.scope if restored.state else await _where(settings, consul, stop)
             if scope is None:
                 return
@@ -78,6 +78,14 @@ async def stay_here(settings: AgentSettings, consul: Consul, scope: Scope, stop:
         StateFile(settings.state_dir).remove()
         raise OSError(f"this host is {found} now and was {scope}: start again, what was enforced there is forgotten")
     await asyncio.Event().wait()
+
+
+def _consul(settings: AgentSettings) -> Consul:
+    # Not before the last good state is restored: a token that cannot be read must leave no port open.
+    try:
+        return Consul(settings.consul)
+    except ValueError as error:
+        raise OSError(str(error)) from None
 
 
 def dataplane_of(settings: AgentSettings) -> Dataplane:

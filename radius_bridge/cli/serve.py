@@ -86,6 +86,7 @@ def _settings(path: Path) -> Settings:
     try:
         settings = configfile.read(path, Settings)
         settings.consul.read_token()
+        settings.consul.tls()
         if settings.radsec is not None:
             settings.radsec.read_tls()
     except (configfile.ConfigError, ValueError) as error:

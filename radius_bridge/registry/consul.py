@@ -46,7 +46,7 @@ class Consul:
     """
 
     def __init__(self, settings: ConsulSettings) -> None:
-        """Raises ValueError if the token cannot be read, OSError if the certificates cannot."""
+        """Raises ValueError if the token or the certificates cannot be read."""
         self.settings = settings
         self._client: Any = Client(settings)
 

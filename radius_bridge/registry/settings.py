@@ -1,6 +1,7 @@
 """Where Consul is and how to talk to it: the `[consul]` table of both configuration files."""
 
 import re
+import ssl
 from pathlib import Path
 from typing import Annotated, Self
 
@@ -55,6 +56,17 @@ class ConsulSettings(BaseModel):
     def in_datacenter(self, name: str, url: str = "") -> Self:
         """The same for another datacenter: through its own Consul at `url`, or else through ours."""
         return self.model_copy(update={"datacenter": name, **({"url": url} if url else {})})
+
+    def tls(self) -> ssl.SSLContext | None:
+        """What Consul's certificate is checked with; None without https. Raises ValueError, naming the file."""
+        if not self.url.startswith("https:"):
+            return None
+        try:
+            return ssl.create_default_context(cafile=self.ca_file)
+        except ssl.SSLError as error:
+            raise ValueError(f"ca_file {self.ca_file}: holds no certificates as PEM ({error.reason})") from None
+        except OSError as error:
+            raise ValueError(f"ca_file {self.ca_file}: cannot be read ({error.strerror})") from None
 
     def read_token(self) -> str:
         """The ACL token; empty without one.
