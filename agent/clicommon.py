@@ -26,7 +26,6 @@ def settings_of(path: Path) -> AgentSettings:
 
     settings = _read(path)
     try:
-        settings.consul.read_token()
         settings.posture()
         choose.site_templates(settings.templates)
     except ValueError as error:

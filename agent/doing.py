@@ -75,7 +75,7 @@ def render(
     settings = settings_of(config)
     try:
         typer.echo(asyncio.run(rendered(settings, backend or settings.backend)))
-    except DataplaneError as error:
+    except (DataplaneError, ValueError) as error:
         typer.echo(f"error: {error}", err=True)
         raise typer.Exit(FAILED) from None
 

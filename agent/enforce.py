@@ -29,6 +29,7 @@ from agent.state import State
 from agent.statefile import StateFile
 from agent.telling import Telling
 from radius_bridge.policy.members import Prefix
+from radius_bridge.process import together
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.keys import Keys, Scope
@@ -151,21 +152,18 @@ class Enforcer:
 
     async def run(self) -> None:
         """Enforces until cancelled."""
-        try:
-            async with AsyncExitStack() as stack, asyncio.TaskGroup() as tasks:
-                if self._integrity is not None:
-                    self._integrity.ending = self.learning.host.ending
-                    stack.enter_context(self._integrity.listening(self.learning.wake))
-                for work in (
-                    self.learning.follower.run(),
-                    self.learning.read_again(),
-                    self.watch_services(),
-                    self.enforce(),
-                    self.saver.run(),
-                ):
-                    tasks.create_task(work)
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with AsyncExitStack() as stack, together() as tasks:
+            if self._integrity is not None:
+                self._integrity.ending = self.learning.host.ending
+                stack.enter_context(self._integrity.listening(self.learning.wake))
+            for work in (
+                self.learning.follower.run(),
+                self.learning.read_again(),
+                self.watch_services(),
+                self.enforce(),
+                self.saver.run(),
+            ):
+                tasks.create_task(work)
 
     async def watch_services(self) -> None:
         """Follows the services of the local Consul agent and the service files for ever."""

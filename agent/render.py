@@ -19,7 +19,10 @@ _FAMILY = {4: "inet", 6: "inet6"}
 
 
 async def rendered(settings: AgentSettings, backend: str) -> str:
-    """The sets and rules of this host's services; members are not shown. Raises DataplaneError."""
+    """The sets and rules of this host's services; members are not shown.
+
+    Raises DataplaneError, ValueError for a token that cannot be read.
+    """
     found = [find_in_files(settings.services_dir)]
     notes = []
     try:

@@ -31,7 +31,7 @@ async def run(settings: AgentSettings) -> None:
     look_again = asyncio.Event()
     with dataplane_of(settings) as dataplane:
         restored = await restore(settings, dataplane)
-        async with Consul(settings.consul) as consul, signals(look_again.set) as stop:
+        async with _consul(settings) as consul, signals(look_again.set) as stop:
             if restored.state is not None:
                 scope: Scope | None = restored.state.scope
             else:
@@ -88,6 +88,14 @@ async def stay_here(
         await forget()
         raise OSError(f"this host is {found} now and was {scope}: start again, what was enforced there is forgotten")
     await asyncio.Event().wait()
+
+
+def _consul(settings: AgentSettings) -> Consul:
+    # Not before the last good state is restored: a token that cannot be read must leave no port open.
+    try:
+        return Consul(settings.consul)
+    except ValueError as error:
+        raise OSError(str(error)) from None
 
 
 def dataplane_of(settings: AgentSettings) -> Dataplane:

@@ -1,6 +1,7 @@
 """Reading a TOML configuration file into a model; all that is wrong with it comes in one error."""
 
 import difflib
+import re
 import tomllib
 import types
 from pathlib import Path
@@ -11,6 +12,9 @@ from pydantic import BaseModel, ValidationError
 _M = TypeVar("_M", bound=BaseModel)
 
 _SECRETS = {"secret", "token", "password"}
+
+_PASSWORD = re.compile("//.*@")
+"""Of a URL with a password in it."""
 
 
 class ConfigError(Exception):
@@ -52,7 +56,7 @@ def _describe(problem: Any, model: type[BaseModel]) -> str:
     if not key:
         return str(message)
     value = problem["input"]
-    if isinstance(value, dict | list) or not _SECRETS.isdisjoint(location):
+    if isinstance(value, dict | list) or not _SECRETS.isdisjoint(location) or _PASSWORD.search(str(value)):
         return f"{key}: {message}"
     return f"{key} = {value!r}: {message}"
 

@@ -6,7 +6,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints, model_validator
 
-from radius_bridge.setting_fields import EndpointField, PrefixField, not_empty, secret_from_file
+from radius_bridge.secretfile import secret_from_file
+from radius_bridge.setting_fields import EndpointField, PrefixField, not_empty
 
 
 class LeaseSettings(BaseModel):

@@ -90,6 +90,22 @@ async def signals(reload: Callable[[], None]) -> AsyncIterator[asyncio.Event]:
         loop.add_signal_handler(signal.SIGHUP, lambda: None)
 
 
+@asynccontextmanager
+async def together(*passing: type[Exception]) -> AsyncIterator[asyncio.TaskGroup]:
+    """A TaskGroup that raises one error: of several the first that is none of `passing` (what the caller waits out).
+
+    The others are logged: none is lost behind another.
+    """
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            yield tasks
+    except ExceptionGroup as group:
+        first, *others = sorted(group.exceptions, key=lambda error: isinstance(error, passing))
+        for other in others:
+            structlog.get_logger().error("another task failed as well", error=repr(other), exc_info=other)
+        raise first from None
+
+
 async def run_until(stop: asyncio.Event, *coroutines: Coroutine[Any, Any, None]) -> None:
     """Runs the coroutines until `stop` is set, then cancels them.
 

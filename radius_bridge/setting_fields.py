@@ -1,10 +1,7 @@
-"""What the values of a configuration are made of: networks, endpoints, durations, secrets; errors say what to write."""
+"""What the values of a configuration are made of: networks, endpoints, durations; errors say what to write."""
 
 import ipaddress
-import os
 import re
-import stat
-from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import PlainValidator
@@ -78,18 +75,3 @@ def not_empty(value: tuple[_T, ...]) -> tuple[_T, ...]:
     if not value:
         raise ValueError("write at least one")
     return value
-
-
-def secret_from_file(path: Path, key: str = "secret_file") -> bytes:
-    """The secret that is all of a file, which `key` of the configuration names.
-
-    Raises ValueError if it cannot be read, or if everybody can.
-    """
-    try:
-        with path.open("rb") as file:
-            mode = os.fstat(file.fileno()).st_mode
-            if mode & stat.S_IROTH:
-                raise ValueError(f"{key} {path} can be read by everybody: chmod 640 {path}")
-            return file.read(4096).rstrip(b"\r\n")
-    except OSError as error:
-        raise ValueError(f"{key} {path} cannot be read: {error.strerror}") from None

@@ -32,6 +32,7 @@ from radius_bridge.radius.dictionary import with_sites
 from radius_bridge.radius.sockets import endpoint
 from radius_bridge.radius.users import Users
 from radius_bridge.registry.settings import ConsulSettings, PlainUrl
+from radius_bridge.secretfile import secret_from_file
 from radius_bridge.setting_fields import (
     CertificateNameField,
     DurationField,
@@ -40,7 +41,6 @@ from radius_bridge.setting_fields import (
     PrefixField,
     RealmField,
     not_empty,
-    secret_from_file,
 )
 
 SHORTEST_SECRET = 8

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import structlog
 
-from radius_bridge.process import configure_logging, notify_systemd, run_until, signals
+from radius_bridge.process import configure_logging, notify_systemd, run_until, signals, together
 
 
 async def test_sigterm_stops_and_sighup_reloads() -> None:
@@ -35,6 +35,35 @@ async def test_a_task_that_fails_is_heard_of() -> None:
 async def test_a_task_that_ends_by_itself_is_a_fault() -> None:
     with pytest.raises(RuntimeError, match="ended by itself"):
         await run_until(asyncio.Event(), asyncio.sleep(0))
+
+
+async def test_of_several_errors_the_one_that_nobody_waits_out_is_raised(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging()
+
+    async def fails(error: Exception) -> None:
+        raise error
+
+    async def work() -> None:
+        async with together(TimeoutError) as tasks:
+            tasks.create_task(fails(TimeoutError("waited out")))
+            tasks.create_task(fails(TypeError("a bug")))
+            tasks.create_task(asyncio.sleep(3600))
+
+    with pytest.raises(TypeError, match="a bug"):
+        await work()
+    assert "waited out" in capsys.readouterr().err
+
+
+async def test_a_task_group_is_cancelled_from_outside_as_ever() -> None:
+    async def waits() -> None:
+        async with together() as tasks:
+            tasks.create_task(asyncio.sleep(3600))
+
+    task = asyncio.create_task(waits())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 def test_systemd_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

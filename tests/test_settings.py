@@ -185,6 +185,7 @@ def test_every_line_of_the_example_is_right_when_it_is_switched_on(file: Path, t
             "group[0].attribute: Clas: the dictionaries know no attribute of this name",
         ),
         ("networks", 'groups = ["radius.a"]\nnetworks', "client[0].groups: no [[group]] makes radius.a"),
+        ("[[client]]", '[consul]\nurl = "http://me:sesame@c:8500"\n[[client]]', "consul.url: write scheme"),
         ('"campus"', '"a b"', "client[0].name = 'a b': String should match pattern"),
         ('"campus"', "7", "client[0].name = 7: Input should be a valid string"),
         ('"198.51.100.0/24"', '"here"', "client[0].address = 'here': write an address or a network, such as"),

@@ -21,6 +21,10 @@ TimeoutOption = Annotated[
     str, typer.Option("--timeout", metavar="DURATION", help="How long to go on trying where Consul cannot be reached.")
 ]
 
+ForAWhileOption = Annotated[
+    str, typer.Option("--for", metavar="DURATION", help="How long, for example 45m, 8h; must be said.")
+]
+
 
 def block(
     who: WhoArgument,
@@ -49,7 +53,7 @@ def unblock(who: WhoArgument, node: NodeOption = "", dc: DcOption = "", timeout:
 
 def allow(
     who: WhoArgument,
-    duration: ForOption = "",
+    duration: ForAWhileOption = "",
     node: NodeOption = "",
     dc: DcOption = "",
     timeout: TimeoutOption = "1h",

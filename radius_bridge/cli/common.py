@@ -97,7 +97,7 @@ def _in_datacenter(settings: ConsulSettings, name: str, url: str) -> ConsulSetti
     try:
         return settings.in_datacenter(name, plain_url(url) if url else "")
     except ValueError as error:
-        raise ValueError(f"RADIUS_BRIDGE_DATACENTERS: {name}={url}: {error}") from None
+        raise ValueError(f"RADIUS_BRIDGE_DATACENTERS: {name}: {error}") from None
 
 
 def with_consul(work: Callable[[Consul, Keys], Awaitable[T]], *, at_home: bool = True) -> T:

@@ -11,6 +11,7 @@ import typer
 
 from radius_bridge.cli.common import consul_settings, fail_at_consul, find_datacenters
 from radius_bridge.cli.output import FAILED, USAGE, fail
+from radius_bridge.process import together
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import Forbidden, RegistryError
 from radius_bridge.registry.keys import Keys
@@ -83,7 +84,7 @@ def everywhere(work: Callable[[Consul, Keys], Awaitable[T]], *, patience: float 
         nonlocal places
         until = time.monotonic() + patience
         places = await _patiently(find, "", until) or places
-        async with asyncio.TaskGroup() as tasks:
+        async with together() as tasks:
             for name in places:
                 tasks.create_task(write(name, until), name=f"write in {name}")
 
@@ -93,8 +94,6 @@ def everywhere(work: Callable[[Consul, Keys], Awaitable[T]], *, patience: float 
         fail_at_consul(settings, error)
     except ValueError as error:
         fail(str(error), USAGE)
-    except ExceptionGroup as group:
-        fail(str(group.exceptions[0]), USAGE)
     except KeyboardInterrupt:
         for name in places:
             if name not in results.done:

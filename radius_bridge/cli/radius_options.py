@@ -11,7 +11,7 @@ from radius_bridge.radius.attributes import assign
 from radius_bridge.radius.definitions import DictionaryError
 from radius_bridge.radius.dictionary import Dictionary, with_sites
 from radius_bridge.radius.packet import Attribute
-from radius_bridge.setting_fields import secret_from_file
+from radius_bridge.secretfile import secret_from_file
 
 SecretOption = Annotated[
     str, typer.Option("--secret", metavar="TEXT", help="The shared secret; other users of this host can see it here.")

@@ -10,7 +10,6 @@ from typing import Annotated
 import structlog
 import typer
 import uvloop
-from prometheus_client import start_http_server
 
 from radius_bridge import configfile, leases, metrics
 from radius_bridge.cli.output import FAILED, USAGE, fail
@@ -33,6 +32,7 @@ from radius_bridge.registry.neighbours import Neighbours
 from radius_bridge.registry.poll import backoff
 from radius_bridge.registry.publisher import Publisher
 from radius_bridge.registry.sweeper import Sweeper
+from radius_bridge.scraping import Scraping
 from radius_bridge.setting_fields import Endpoint
 from radius_bridge.settings import Settings
 
@@ -86,6 +86,7 @@ def _settings(path: Path) -> Settings:
     try:
         settings = configfile.read(path, Settings)
         settings.consul.read_token()
+        settings.consul.tls()
         if settings.radsec is not None:
             settings.radsec.read_tls()
     except (configfile.ConfigError, ValueError) as error:
@@ -208,11 +209,10 @@ async def _listen(
 
 
 def _serve_metrics(listen: Endpoint) -> None:
-    host, port = listen
     try:
-        start_http_server(port, host)
+        Scraping(listen).start()
     except OSError as error:
-        raise OSError(f"metrics.listen: cannot listen on {endpoint(host, port)}/tcp: {error.strerror}") from error
+        raise OSError(f"metrics.listen: cannot listen on {endpoint(*listen)}/tcp: {error.strerror}") from error
 
 
 def _fixed(settings: Settings) -> tuple[object, ...]:

@@ -213,7 +213,7 @@ def _begun(session: Session | None, event: Event) -> tuple[float, float, bool]:
     since, begun = event.started, event.started + event.at - event.heard
     if session is not None and session.begun:
         later, later_there = since - session.since, begun - session.begun
-        is_another = event.kind is Kind.START and 0 < session.end < since
+        is_another = event.kind is not Kind.STOP and 0 < session.end < since
         if min(abs(later), abs(later_there)) <= LATENESS and not is_another:
             # The same one, if either clock says so: that of the NAS may be set meanwhile, and a packet may be late.
             since, begun = min(since, session.since), min(begun, session.begun)

@@ -7,6 +7,7 @@ through `lease4-get-page` and `lease6-get-page`, which the hook library lease_cm
 import asyncio
 import time
 from collections.abc import Container
+from math import inf
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -26,7 +27,7 @@ PAGE: Final = 500
 """Leases in one answer: Kea does nothing else while it collects them, and neither do we while we read them."""
 
 POLL: Final = 5.0
-"""Seconds between two looks at a database's leases."""
+"""Seconds between two looks at a database's leases, and between two questions about where they are."""
 
 PATIENCE: Final = 10.0
 """Seconds for an answer."""
@@ -56,6 +57,8 @@ class KeaSocket(KeaFile):
         self._pages: int | None = None
         """The IP version to ask leases for; None if they are in a file."""
         self._table = Table()
+        self._asked = -inf
+        """When we last asked where the leases are (monotonic)."""
 
     async def look(self) -> None:
         """Offers what is new; asks where the leases are, if that is not known (any more)."""
@@ -67,10 +70,12 @@ class KeaSocket(KeaFile):
             else:
                 await self._compare(self._pages)
         except Trouble:
-            self._path, self._pages = _UNASKED, None
+            if time.monotonic() - self._asked >= POLL:  # a file with a bad row is in trouble at every look
+                self._path, self._pages = _UNASKED, None
             raise
 
     async def _find(self) -> None:
+        self._asked, self.every = time.monotonic(), POLL
         configuration = await self._ask("config-get", dict)
         version = 4 if "Dhcp4" in configuration else 6
         try:
@@ -89,7 +94,7 @@ class KeaSocket(KeaFile):
                 f"{self._socket}: this Kea keeps its leases in {kind}{'' if persistent else ', in memory only'}, and "
                 "shows them only with libdhcp_lease_cmds.so among its hooks-libraries"
             )
-        self._pages, self.every = version, POLL
+        self._pages = version
 
     async def _compare(self, version: int) -> None:
         leases: dict[Prefix, Lease] = {}

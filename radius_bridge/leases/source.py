@@ -14,6 +14,7 @@ import structlog
 from radius_bridge.identity.events import Lease
 from radius_bridge.leases.outbox import Outbox, Submit
 from radius_bridge.policy.members import Prefix
+from radius_bridge.process import together
 
 LOOK: Final = 0.5
 """Seconds between two looks at a file."""
@@ -74,12 +75,9 @@ class Watcher(Source):
 
     async def run(self) -> None:
         """Looks until cancelled."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._outbox.run(), name=f"leases of {self.name}")
-                tasks.create_task(self._watch(), name=f"lease source {self.name}")
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with together() as tasks:
+            tasks.create_task(self._outbox.run(), name=f"leases of {self.name}")
+            tasks.create_task(self._watch(), name=f"lease source {self.name}")
 
     async def _watch(self) -> None:
         while True:

@@ -62,10 +62,16 @@ class Dtls(Secured):
         """Address and port that are open."""
         return sockets.local_address(self._socket)
 
-    def reload(self, made: tls.Tls, clients: Clients) -> None:
-        """As `Secured.reload`. Raises ValueError if the files cannot be used; then nothing has changed."""
-        if made.digest != self.tls.digest:
-            self._context = self._contexts.make(made.files)
+    def context(self, made: tls.Tls) -> SSL.Context:
+        """What new sessions would meet with these certificates. Raises ValueError if the files cannot be used."""
+        return self._context if made.digest == self.tls.digest else self._contexts.make(made.files)
+
+    def reload(self, made: tls.Tls, clients: Clients, context: SSL.Context | None = None) -> None:
+        """As `Secured.reload`, with what `context` gave, if that was asked already.
+
+        Raises ValueError if the files cannot be used; then nothing has changed.
+        """
+        self._context = context or self.context(made)
         super().reload(made, clients)
 
     def close(self) -> None:

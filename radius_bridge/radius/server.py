@@ -80,8 +80,11 @@ class Listener:
         """
         tls = tls or self._tls
         if tls is not None:
-            for each in (*self._dtls, *self._radsec):
-                each.reload(tls, clients)
+            contexts = [each.context(tls) for each in self._dtls]  # all, before anything changes
+            for dtls, context in zip(self._dtls, contexts, strict=True):
+                dtls.reload(tls, clients, context)
+            for radsec in self._radsec:
+                radsec.reload(tls, clients)
         self._tls = tls
         self._clients = clients
         self._service.rules = rules

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from radius_bridge.secretfile import is_everybodys
+
 ALPN = "radius/1.0"
 """RFC 9765 §3: historic RADIUS, with its MD5 authenticators, inside TLS."""
 
@@ -49,7 +51,7 @@ class Files:
     """Certificate revocation lists: one of every CA in `ca`, or nobody of that CA is let in."""
 
 
-Stamp = tuple[tuple[int, int, int] | None, ...]
+Stamp = tuple[tuple[int, ...] | None, ...]
 """Inode, size and time of change (ns) of each file; None for one that cannot be looked at, or is not configured."""
 
 
@@ -70,12 +72,12 @@ def stamp(files: Files) -> Stamp:
     return tuple(_stamp(path) for path in vars(files).values())
 
 
-def _stamp(path: Path | None) -> tuple[int, int, int] | None:
+def _stamp(path: Path | None) -> tuple[int, ...] | None:
     try:
         about = None if path is None else path.stat()
     except OSError:
         return None
-    return None if about is None else (about.st_ino, about.st_size, about.st_mtime_ns)
+    return None if about is None else (about.st_ino, about.st_size, about.st_mtime_ns, about.st_mode)
 
 
 def load(files: Files) -> Tls:
@@ -86,6 +88,8 @@ def load(files: Files) -> Tls:
         if path is None:
             continue
         try:
+            if key == "key" and is_everybodys(path.stat()):
+                raise ValueError(f"key_file {path} can be read by everybody: chmod 640 {path}")
             digest.update(hashlib.sha256(path.read_bytes()).digest())
         except OSError as error:
             raise ValueError(f"{key}_file {path}: cannot be read: {error.strerror}") from None

@@ -46,7 +46,7 @@ class Consul:
     """
 
     def __init__(self, settings: ConsulSettings) -> None:
-        """Raises ValueError if the token cannot be read, OSError if the certificates cannot."""
+        """Raises ValueError if the token or the certificates cannot be read."""
         self.settings = settings
         self._client: Any = Client(settings)
 
@@ -195,7 +195,7 @@ class Consul:
         )
         if reply.code == 404 and path.startswith("/v1/kv/"):
             return reply
-        return _accepted(reply, path)
+        return self._accepted(reply, path)
 
     async def _transact(self, ops: Sequence[Op], consistent: bool, timeout: float) -> TxnAnswer:
         body = encode([TxnOp(op) for op in ops])
@@ -216,21 +216,37 @@ class Consul:
             "txn",
         )
         if reply.code != 409:
-            return decoded(decode_txn, _accepted(reply, "txn").body, "txn")
+            return decoded(decode_txn, self._accepted(reply, "txn").body, "txn")
         errors = decoded(decode_txn, reply.body, "txn").errors or []
         # Consul reports missing rights like failed checks, by this text only (acl.ErrPermissionDenied).
         denied = frozenset(error.op_index for error in errors if error.what == "Permission denied")
         if denied:
             key = ops[min(denied)].key
-            raise Forbidden(f"{key}: the token may not {ops[min(denied)].verb} it", denied)
+            raise self._forbidden(f"{key}: the token may not {ops[min(denied)].verb} it", denied)
         failed = frozenset(error.op_index for error in errors)
         raise Conflict("; ".join(error.what for error in errors[:3]) or "refused without a reason", failed)
+
+    def _accepted(self, reply: base.Response, what: str) -> base.Response:
+        if reply.code == 200:
+            return reply
+        text = reply.body.decode("utf-8", "replace") if isinstance(reply.body, bytes) else reply.body
+        if reply.code == 403:
+            raise self._forbidden(f"{what}: the token lacks a right ({_short(text)})")
+        raise RegistryError(f"{what}: Consul answered {reply.code} ({_short(text)})")
+
+    def _forbidden(self, message: str, failed: frozenset[int] = frozenset()) -> Forbidden:
+        """The error for what Consul has refused. Perhaps somebody has changed the token: the next request has it."""
+        try:
+            self._client.token = self.settings.read_token()
+        except ValueError as error:
+            message = f"{message}; {error}"
+        return Forbidden(message, failed)
 
     async def _ask(self, call: Awaitable[Any], what: str) -> Any:
         try:
             return await call
         except ACLPermissionDenied as error:
-            raise Forbidden(f"{what}: the token lacks a right ({_short(error)})") from error
+            raise self._forbidden(f"{what}: the token lacks a right ({_short(error)})") from error
         except ConsulException as error:
             raise RegistryError(f"{what}: Consul at {self.settings.url} refused ({_short(error)})") from error
         except TimeoutError as error:
@@ -265,15 +281,6 @@ def _header(reply: base.Response, name: str, what: str, default: str = "") -> in
 
 def _as_it_is(reply: base.Response) -> base.Response:
     return reply
-
-
-def _accepted(reply: base.Response, what: str) -> base.Response:
-    if reply.code == 200:
-        return reply
-    text = reply.body.decode("utf-8", "replace") if isinstance(reply.body, bytes) else reply.body
-    if reply.code == 403:
-        raise Forbidden(f"{what}: the token lacks a right ({_short(text)})")
-    raise RegistryError(f"{what}: Consul answered {reply.code} ({_short(text)})")
 
 
 def _short(text: object) -> str:

@@ -10,18 +10,19 @@ was deposed or has tried again, writes nothing. The fence also says whether some
 told of.
 """
 
-import asyncio
 import time
 from collections.abc import Callable, Mapping
 
+from radius_bridge.process import together
 from radius_bridge.registry.backlog import is_expired
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.copying import Copy
 from radius_bridge.registry.datacenters import Datacenters
+from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.feed import Class
 from radius_bridge.registry.follower import Follower
 from radius_bridge.registry.keys import Keys
-from radius_bridge.registry.leader import Leadership
+from radius_bridge.registry.leader import Leadership, LeadershipLost
 from radius_bridge.registry.view import Changed
 
 
@@ -47,13 +48,10 @@ class Copies:
         """Copies until cancelled. Raises LeadershipLost."""
         follower = Follower(self._consul, self._keys, self._keys.access_changes, changed=self._note, clock=self._clock)
         follower.cover([self._keys.groups])
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(follower.run(), name="copies' follower")
-                for name, each in self.copies.items():
-                    tasks.create_task(each.work(follower, leadership), name=f"copy to {name}")
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with together(LeadershipLost, RegistryError) as tasks:
+            tasks.create_task(follower.run(), name="copies' follower")
+            for name, each in self.copies.items():
+                tasks.create_task(each.work(follower, leadership), name=f"copy to {name}")
 
     def _note(self, changed: list[Changed]) -> None:
         root, now = f"{self._keys.root}/", self._clock()

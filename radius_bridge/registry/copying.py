@@ -11,6 +11,7 @@ from typing import Final
 import msgspec
 import structlog
 
+from radius_bridge.process import together
 from radius_bridge.registry import meta
 from radius_bridge.registry.announcer import Announcer, writer_name
 from radius_bridge.registry.backlog import Backlog, is_expired, present
@@ -22,7 +23,7 @@ from radius_bridge.registry.fence import FENCE_SIZE, Fence, nobody, read_fence
 from radius_bridge.registry.follower import Follower
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import MAX_BYTES, MAX_OPS, Op
-from radius_bridge.registry.leader import Leadership
+from radius_bridge.registry.leader import Leadership, LeadershipLost
 from radius_bridge.registry.parts import gently, read_parts
 from radius_bridge.registry.poll import backoff
 from radius_bridge.registry.sweeper import Sweeper, sweep_links, sweep_records
@@ -87,12 +88,9 @@ class Copy:
         """Copies until cancelled. Raises LeadershipLost."""
         announcer = Announcer(self._consul, self._keys, Class.BRIDGE, clock=self._clock)
         self._index, self._fence, self._announced = 0, nobody(self._datacenters), None
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(announcer.run(), name=f"announcer in {self._name}")
-                tasks.create_task(self._run(follower, announcer, leadership), name=f"writer in {self._name}")
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with together(LeadershipLost, RegistryError) as tasks:
+            tasks.create_task(announcer.run(), name=f"announcer in {self._name}")
+            tasks.create_task(self._run(follower, announcer, leadership), name=f"writer in {self._name}")
 
     async def _run(self, follower: Follower, announcer: Announcer, leadership: Leadership) -> None:
         while True:

@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from radius_bridge.process import together
 from radius_bridge.registry import poll
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.feed import Change, class_of
@@ -126,12 +127,9 @@ class Follower:
 
     async def run(self) -> None:
         """Follows until cancelled; errors of Consul are counted, logged and waited out."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._follow(), name="feed")
-                tasks.create_task(self._read_what_is_due(), name="feed's reads")
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with together() as tasks:
+            tasks.create_task(self._follow(), name="feed")
+            tasks.create_task(self._read_what_is_due(), name="feed's reads")
 
     async def _follow(self) -> None:
         async for news in self._poll.news():

@@ -90,6 +90,7 @@ class Keys:
         self.restarts = f"{root}/{RESTART}/"
         self.confirmations = f"{root}/{CONFIRM}/"
         self.hosts = f"{root}/{HOST}/"
+        self.bridges = f"{root}/{HEALTH}/"
         self.changes = f"{root}/{CHANGES}/"
         self.access_changes = f"{self.changes}access/"
         self.identity_changes = f"{self.changes}identity/"
@@ -132,7 +133,7 @@ class Keys:
 
     def health(self, bridge: str) -> str:
         """The key that a bridge writes to see whether Consul records; `bridge` is its host's name."""
-        return f"{self.root}/{HEALTH}/{quote(bridge, safe='')}"
+        return f"{self.bridges}{quote(bridge, safe='')}"
 
     def read_group_member(self, key: str) -> tuple[GroupRef, Member]:
         """Reads a key below `groups`. Raises ValueError if it names no group and member."""

@@ -163,8 +163,11 @@ class Lanes:
         ends: list[asyncio.Future[None]] = []
         for name in self.known.of_nas(restart.source, restart.nas):
             session = self.known.session(name)
-            if session is not None and not session.end and session.at <= restart.at:
-                ends.append(self._tickets.submit(Refresh(name), session.mac or name))
+            if session is None or session.ended or session.at > restart.at:
+                continue
+            refresh = Refresh(name)
+            if not session.end or self._settling.not_announced_by_us(refresh):
+                ends.append(self._tickets.submit(refresh, session.mac or name))
         if ends:
             await asyncio.gather(*ends)
 

@@ -8,6 +8,7 @@ from typing import Final
 
 import structlog
 
+from radius_bridge.process import together
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.keys import Keys
@@ -48,12 +49,9 @@ class Neighbours:
     async def run(self) -> None:
         """Follows until cancelled; errors of Consul are counted, logged and waited out."""
         self._missed.set()  # what was recorded between the lanes' own first reading and our first look
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._follow(), name="identity feed")
-                tasks.create_task(self._load(), name="everything")
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with together() as tasks:
+            tasks.create_task(self._follow(), name="identity feed")
+            tasks.create_task(self._load(), name="everything")
 
     async def _follow(self) -> None:
         async for news in self._poll.news():

@@ -8,13 +8,15 @@ that hosts did not notice.
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
 import msgspec
 import structlog
 
+from radius_bridge.process import together
 from radius_bridge.registry import meta
 from radius_bridge.registry.announcer import READ_ALL, Announcer
 from radius_bridge.registry.comparison import Comparison
@@ -24,7 +26,7 @@ from radius_bridge.registry.feed import Change, Class, decode_record, is_abandon
 from radius_bridge.registry.follower import Follower
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Op
-from radius_bridge.registry.leader import Leader, Leadership
+from radius_bridge.registry.leader import Leader, Leadership, LeadershipLost
 from radius_bridge.registry.parts import read_parts, slices
 from radius_bridge.registry.view import Changed
 
@@ -42,6 +44,9 @@ ANNOUNCE: Final = 10.0
 
 SLICE: Final = 500
 """Entries that are compared between two turns of the event loop (less than a millisecond)."""
+
+READ_WITHIN: Final = 60.0
+"""Seconds after which somebody else may lead if we still could not read everything."""
 
 REFUSED_PAUSE: Final = 300.0
 """Seconds before we ask again whether Consul's ACL lets us announce."""
@@ -75,7 +80,8 @@ class Publisher:
     """Publishes for both classes of access, as far as the token may; `run` does the work.
 
     `counters` are for monitoring: `announced`, `readings`, `restored` (everybody was told to read again),
-    `swept`, `failures`; `follower.counters` tell of the following.
+    `swept`, `failures`, `incomplete` (not everything could be read for a minute); `follower.counters` tell of the
+    following.
     """
 
     def __init__(self, consul: Consul, keys: Keys, *, clock: Callable[[], float] = time.time) -> None:
@@ -92,14 +98,11 @@ class Publisher:
     async def run(self, classes: Iterable[Class] = CLASSES) -> None:
         """Publishes whenever we lead a class, until cancelled."""
         self.follower.cover([self._keys.groups, self._keys.services, self._keys.sets])
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self.follower.run(), name="publisher's follower")
-                tasks.create_task(self._publish(), name="publish")
-                for each in classes:
-                    tasks.create_task(self._campaign(each), name=f"publish {each.value}")
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with together() as tasks:
+            tasks.create_task(self.follower.run(), name="publisher's follower")
+            tasks.create_task(self._publish(), name="publish")
+            for each in classes:
+                tasks.create_task(self._campaign(each), name=f"publish {each.value}")
 
     async def _campaign(self, writers: Class) -> None:
         """Leads the class whenever that is possible. Who may not announce must not keep others from it."""
@@ -130,29 +133,33 @@ class Publisher:
         lead = self._leads[writers] = _Lead(announcer, leadership, await self._published(writers))
         self._elected.set()
         try:
-            async with asyncio.TaskGroup() as tasks:
+            async with together(LeadershipLost, RegistryError) as tasks:
                 tasks.create_task(announcer.run(), name="publisher's announcer")
                 tasks.create_task(self._sweep(writers, leadership), name="feed's sweeper")
                 tasks.create_task(lead.until_failed(), name="publisher's leadership")
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
         finally:
             del self._leads[writers]
 
     async def _publish(self) -> None:
         """Reads and announces for all classes that we lead: what they share is read once."""
+        was_complete = True
         while True:
-            await self.follower.wait_complete()
+            try:
+                async with asyncio.timeout(READ_WITHIN):
+                    await self.follower.wait_complete()
+            except TimeoutError:
+                self.counters["incomplete"] += 1
+                if was_complete:
+                    _log.error("cannot publish: not everything can be read; may the token?")
+                was_complete = False
+                for lead in self._leads.values():
+                    lead.failed.set()
+                continue
+            was_complete = True
             began = time.monotonic()
             self._elected.clear()
-            leads = dict(self._leads)
             try:
-                await self._round(leads)
-            except RegistryError as error:
-                self.counters["failures"] += 1
-                _log.warning("cannot publish for now", error=str(error))
-                for lead in leads.values():
-                    lead.failed.set()
+                await self._round(dict(self._leads))
             finally:
                 self._comparisons.clear()
             try:
@@ -162,12 +169,13 @@ class Publisher:
                 continue
 
     async def _round(self, leads: dict[Class, _Lead]) -> None:
-        """One reading of everything that the classes may name. Raises RegistryError."""
+        """One reading of everything that the classes may name; what fails for one of them does not keep the others."""
         for folder in (self._keys.groups, self._keys.services, self._keys.sets):
             below = folder.removeprefix(f"{self._keys.root}/")
             since = {writers: lead.done.get(folder, 0) for writers, lead in leads.items() if writers.concerns(below)}
-            if since and {await self._consul.index_of(folder)} != set(since.values()):
-                await self._compare(folder, since)
+            with self._failing(leads, *since):
+                if since and {await self._consul.index_of(folder)} != set(since.values()):
+                    await self._compare(folder, since)
         if not self._comparisons:
             return
         await asyncio.sleep(GRACE)
@@ -175,13 +183,26 @@ class Publisher:
             return  # about to be read whole; the next reading is compared with that
         for comparison in self._comparisons:
             for writers, changes in comparison.settle().items():
-                lead = leads[writers]
-                if self._leads.get(writers) is lead and lead.leadership.holds():
-                    await self._announce(lead.announcer, comparison.folder, changes)
-                    lead.done[comparison.folder] = comparison.done(writers)
-        for writers, lead in leads.items():
+                if (lead := leads.get(writers)) and self._leads.get(writers) is lead and lead.leadership.holds():
+                    with self._failing(leads, writers):
+                        await self._announce(lead.announcer, comparison.folder, changes)
+                        lead.done[comparison.folder] = comparison.done(writers)
+        for writers, lead in list(leads.items()):
             if self._leads.get(writers) is lead:
-                await self._consul.transact([Op.set(self._mark(writers), msgspec.json.encode(lead.done))])
+                with self._failing(leads, writers):
+                    await self._consul.transact([Op.set(self._mark(writers), msgspec.json.encode(lead.done))])
+
+    @contextmanager
+    def _failing(self, leads: dict[Class, _Lead], *classes: Class) -> Iterator[None]:
+        """What fails within ends our leadership of these, and their part in this round."""
+        try:
+            yield
+        except RegistryError as error:
+            self.counters["failures"] += 1
+            _log.warning("cannot publish for now", writers=[each.value for each in classes], error=str(error))
+            for each in classes:
+                if lead := leads.pop(each, None):
+                    lead.failed.set()
 
     async def _announce(self, announcer: Announcer, folder: str, changes: list[Change]) -> None:
         if not changes:
@@ -197,10 +218,17 @@ class Publisher:
             raise RegistryError(f"{folder}: cannot announce ({error})") from error
 
     async def _compare(self, folder: str, since: dict[Class, int]) -> None:
-        """Reads a folder: its keys, and then, a few at a time, what they say."""
-        view, root = self.follower.view, f"{self._keys.root}/"
-        comparison = Comparison(view, root, folder, since, self._clock())
+        comparison = Comparison(self.follower.view, f"{self._keys.root}/", folder, since, self._clock())
         self._comparisons.append(comparison)
+        try:
+            await self._read(comparison)
+        except RegistryError:
+            self._comparisons.remove(comparison)  # half of it says nothing
+            raise
+
+    async def _read(self, comparison: Comparison) -> None:
+        """Reads a folder: its keys, and then, a few at a time, what they say."""
+        folder = comparison.folder
         self.counters["readings"] += 1
         listing = await self._consul.read_keys(folder)
         if listing.missing:
@@ -211,7 +239,7 @@ class Publisher:
         for lot in slices(listing.keys, SLICE):
             stands.update(lot)
             await asyncio.sleep(0)
-        for lot in slices(tuple(view.below(folder)), SLICE):
+        for lot in slices(tuple(self.follower.view.below(folder)), SLICE):
             comparison.look_for(lot, stands)
             await asyncio.sleep(0)
         async for entries in read_parts(self._consul, folder, listing.keys, spread=SPREAD, wanted=comparison.concerns):

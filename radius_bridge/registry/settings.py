@@ -1,10 +1,13 @@
 """Where Consul is and how to talk to it: the `[consul]` table of both configuration files."""
 
 import re
+import ssl
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, model_validator
+
+from radius_bridge.secretfile import secret_from_file
 
 _PART = re.compile(r"[A-Za-z0-9._-]+")
 
@@ -36,7 +39,7 @@ class ConsulSettings(BaseModel):
     token: SecretStr | None = None
     """ACL token; prefer `token_file`."""
     token_file: Path | None = None
-    """A file that holds the ACL token and nothing else."""
+    """A file that holds the ACL token and nothing else; read again when Consul refuses something."""
     root: Annotated[str, AfterValidator(_plain_path)] = "befw"
     """Everything we keep in Consul is below this key."""
     datacenter: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]+$")
@@ -54,16 +57,30 @@ class ConsulSettings(BaseModel):
         """The same for another datacenter: through its own Consul at `url`, or else through ours."""
         return self.model_copy(update={"datacenter": name, **({"url": url} if url else {})})
 
+    def tls(self) -> ssl.SSLContext | None:
+        """What Consul's certificate is checked with; None without https. Raises ValueError, naming the file."""
+        if not self.url.startswith("https:"):
+            return None
+        try:
+            return ssl.create_default_context(cafile=self.ca_file)
+        except ssl.SSLError as error:
+            raise ValueError(f"ca_file {self.ca_file}: holds no certificates as PEM ({error.reason})") from None
+        except OSError as error:
+            raise ValueError(f"ca_file {self.ca_file}: cannot be read ({error.strerror})") from None
+
     def read_token(self) -> str:
-        """The ACL token; empty without one. Raises ValueError, naming the file, if it cannot be read."""
+        """The ACL token; empty without one.
+
+        Raises ValueError, naming the file, if it cannot be read, or if everybody can.
+        """
         if self.token is not None:
             return self.token.get_secret_value()
         if self.token_file is None:
             return ""
         try:
-            token = self.token_file.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"token_file {self.token_file}: cannot be read ({error})") from None
+            token = secret_from_file(self.token_file, "token_file").decode().strip()
+        except UnicodeDecodeError as error:
+            raise ValueError(f"token_file {self.token_file} cannot be read: {error}") from None
         if not token or not token.isascii() or not token.isprintable():
             raise ValueError(f"token_file {self.token_file}: holds no token; write the token and nothing else")
         return token

@@ -11,7 +11,7 @@ from radius_bridge.identity.sessions import Session
 from radius_bridge.registry.announcer import Announcer
 from radius_bridge.registry.feed import Change
 from radius_bridge.registry.keys import Keys
-from radius_bridge.registry.known import LIMIT, Known
+from radius_bridge.registry.known import Known
 from radius_bridge.registry.kv import Committed
 from radius_bridge.registry.records import everybodys
 from radius_bridge.registry.tickets import Ticket, Tickets
@@ -50,7 +50,10 @@ class Settling:
             records = bindings = [self._keys.binding(work.address)]
         else:
             session = self._known.session(work.session)
-            bindings = [self._keys.binding(address) for address in (() if session is None else session.claimed)]
+            bindings = [] if session is None else [self._keys.binding(address) for address in session.claimed]
+            if session is not None:
+                others = (self._keys.binding(address) for address in (*session.addresses, *session.left))
+                bindings += [key for key in others if key not in bindings and self._known.index(key)]
             records = [self._keys.session(work.session), *bindings]
         return [] if all(self._announced.get(key, 0) == self._known.index(key) for key in bindings) else records
 
@@ -112,7 +115,7 @@ class Settling:
         for key, index in bindings.items():
             self._announced.pop(key, None)
             self._announced[key] = index
-        while len(self._announced) > LIMIT:
+        while len(self._announced) > len(self._known):  # one that is forgotten too early is announced once more
             del self._announced[next(iter(self._announced))]
         self._tickets.settle(tickets)
 

@@ -16,6 +16,7 @@ import structlog
 
 from radius_bridge.identity.sessions import RETENTION
 from radius_bridge.policy.expiry import is_over, parse_expiry
+from radius_bridge.process import together
 from radius_bridge.registry import hosts
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import BadRecord, Conflict, Forbidden, RegistryError
@@ -42,7 +43,7 @@ PACE: Final = 5_000
 feels it."""
 
 HOSTS_PAUSE: Final = 900.0
-"""Seconds between two readings of what hosts tell of themselves: of a large fleet that is megabytes."""
+"""Seconds between two readings of what hosts and bridges tell of themselves: of a large fleet that is megabytes."""
 
 SLICE: Final = 100
 """Entries that are judged between two turns of the event loop (a millisecond, if they are bindings)."""
@@ -81,7 +82,7 @@ def sweep_links(entries: Iterable[Entry], now: float) -> Sweep:
 def sweep_records(keys: Keys, entries: Iterable[Entry], now: float) -> Sweep:
     """What to remove of sessions, bindings and restarts: those that no late packet could contradict any more.
 
-    And of hosts: those that are gone. Pure.
+    And of hosts and bridges: those that are gone. Pure.
     """
     over: list[Op] = []
     unreadable = 0
@@ -103,6 +104,11 @@ def _is_forgettable(keys: Keys, entry: Entry, now: float) -> bool:
         return decode_restart(keys, entry.key, entry.value).heard + RETENTION <= now
     if entry.key.startswith(keys.hosts):
         return hosts.decode(entry.key, entry.value).at + hosts.GONE <= now
+    if entry.key.startswith(keys.bridges):
+        wrote = parse_expiry(entry.value)
+        if wrote is None:
+            raise BadRecord(f"{entry.key}: no time")
+        return wrote + hosts.GONE <= now
     return decode_binding(entry.key, entry.value).is_forgettable(now)
 
 
@@ -122,16 +128,13 @@ class Sweeper:
 
     async def work(self, leadership: Leadership) -> None:
         """Sweeps until cancelled. Raises LeadershipLost."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                for prefix in (self._keys.groups, self._keys.services, self._keys.sets):
-                    tasks.create_task(self._follow(prefix, leadership), name=f"sweep {prefix}")
-                for prefix in (self._keys.sessions, self._keys.bindings, self._keys.restarts):
-                    tasks.create_task(self._sweep_records(prefix, leadership, RECORDS_PAUSE), name=f"sweep {prefix}")
-                hosts_told = self._sweep_records(self._keys.hosts, leadership, HOSTS_PAUSE)
-                tasks.create_task(hosts_told, name=f"sweep {self._keys.hosts}")
-        except ExceptionGroup as group:
-            raise group.exceptions[0] from None
+        async with together(LeadershipLost, RegistryError) as tasks:
+            for prefix in (self._keys.groups, self._keys.services, self._keys.sets):
+                tasks.create_task(self._follow(prefix, leadership), name=f"sweep {prefix}")
+            for prefix in (self._keys.sessions, self._keys.bindings, self._keys.restarts):
+                tasks.create_task(self._sweep_records(prefix, leadership, RECORDS_PAUSE), name=f"sweep {prefix}")
+            for prefix in (self._keys.hosts, self._keys.bridges):
+                tasks.create_task(self._sweep_records(prefix, leadership, HOSTS_PAUSE), name=f"sweep {prefix}")
 
     async def _follow(self, prefix: str, leadership: Leadership) -> None:
         """Sweeps one prefix when it has changed and when its next entry is due."""
@@ -209,8 +212,9 @@ class Sweeper:
     def _note_refusal(self, ops: list[Op], forbidden: Forbidden) -> None:
         """Engineers may keep the bridge's token from what is theirs: that is said once for each prefix."""
         self.counters["forbidden"] += len(forbidden.failed)
-        ours = (self._keys.bindings, self._keys.sessions, self._keys.restarts, self._keys.hosts)
-        prefixes = (self._keys.groups, self._keys.services, self._keys.sets, *ours)
+        ours = (self._keys.bindings, self._keys.sessions, self._keys.restarts)
+        told = (self._keys.hosts, self._keys.bridges)
+        prefixes = (self._keys.groups, self._keys.services, self._keys.sets, *ours, *told)
         refused = {p for p in prefixes for place in forbidden.failed if ops[place - 1].key.startswith(p)}
         if refused - self._refused:
             self._refused |= refused

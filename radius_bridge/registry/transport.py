@@ -46,11 +46,10 @@ class Transport(aio.HTTPClient):  # type: ignore[misc]  # py-consul publishes no
 class Client(aio.Consul):  # type: ignore[misc]  # py-consul publishes no types
     def __init__(self, settings: ConsulSettings) -> None:
         url = urlsplit(settings.url)
-        is_secure = url.scheme == "https" or settings.ca_file
-        self._context = ssl.create_default_context(cafile=settings.ca_file) if is_secure else None
+        self._context, token = settings.tls(), settings.read_token()  # before there is something to close
         port = url.port or (443 if url.scheme == "https" else 80)
         super().__init__(url.hostname, port, scheme=url.scheme, verify=True, dc=settings.datacenter)
-        self.token = settings.read_token()  # py-consul would prefer CONSUL_HTTP_TOKEN to what the file says
+        self.token = token  # py-consul would prefer CONSUL_HTTP_TOKEN to what the file says
 
     def http_connect(self, host: str, port: int, scheme: str, verify: bool, cert: None) -> Transport:
         return Transport(f"[{host}]" if ":" in host else host, port, scheme, self._context)

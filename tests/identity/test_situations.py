@@ -101,6 +101,9 @@ def test_an_acct_session_id_that_is_used_again_is_another_session_rfc_2866_5_5()
         start("alice", "ap1/1", X, timeout=30), stop(at=10), start("alice", "ap1/1", X, at=40, timeout=30)
     )
     assert (soon.owner(at=60), soon.until()) == ("alice", 70)
+    for next_one in (start("bob", "ap1/1", at=50), interim("bob", "ap1/1", at=50, started=45)):
+        world = World().play(start("alice", "ap1/1", X), stop(at=30), next_one)
+        assert world.owner(at=60) == "", "nobody inherits its address, was his Start lost or not"
 
 
 @pytest.mark.parametrize("who", ["alice", "bob", ""])

@@ -26,6 +26,7 @@ class Identity:
         self.key = folder / f"{label}.key"
         self.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         self.key.touch(mode=0o600)
+        self.key.touch(0o600)
         self.key.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()

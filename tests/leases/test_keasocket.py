@@ -11,7 +11,7 @@ import pytest
 
 from radius_bridge.leases import keasocket
 from radius_bridge.leases.keasocket import KeaSocket
-from radius_bridge.leases.source import Trouble
+from radius_bridge.leases.source import LOOK, Trouble
 from radius_bridge.policy.members import parse_prefix
 from radius_bridge.radius.clients import Networks
 from tests.leases.recorder import Recorder
@@ -82,3 +82,28 @@ async def test_pages_that_come_again_and_again_are_trouble(tmp_path: Path, monke
     async with kea(tmp_path, lambda command, _: said(DATABASE.get(command, {"leases": [lease]}))) as source:
         with pytest.raises(Trouble, match="again"):
             await asyncio.wait_for(source.look(), 10)
+
+
+async def test_a_bad_row_does_not_make_us_ask_for_the_configuration_at_every_look(tmp_path: Path) -> None:
+    leases = tmp_path / "leases.csv"
+    header = "address,hwaddr,client_id,valid_lifetime,expire,subnet_id,fqdn_fwd,fqdn_rev,hostname,state,user_context"
+    leases.write_text(f"{header},pool_id\nno row of Kea's\n")
+    asked: list[str] = []
+
+    def answer(command: str, _: Any) -> bytes:
+        asked.append(command)
+        return said({"Dhcp4": {"lease-database": {"type": "memfile", "name": str(leases)}}})
+
+    async with kea(tmp_path, answer) as source:
+        for _ in range(5):
+            with pytest.raises(Trouble, match="line 2"):
+                await source.look()
+    assert asked == ["config-get"]
+    assert source.every == LOOK
+
+
+async def test_a_kea_that_cannot_say_where_its_leases_are_is_asked_seldom(tmp_path: Path) -> None:
+    async with kea(tmp_path, lambda *_: b"?") as source:
+        with pytest.raises(Trouble):
+            await source.look()
+    assert source.every == keasocket.POLL

@@ -6,12 +6,14 @@ from dataclasses import replace
 from pathlib import Path, PosixPath
 
 import pytest
+from OpenSSL import SSL
 from prometheus_client import REGISTRY
 from structlog.testing import capture_logs
 
 from radius_bridge.radius import tls
 from radius_bridge.radius.accounting import Rules
 from radius_bridge.radius.clients import Networks
+from radius_bridge.radius.openssl import Contexts
 from radius_bridge.radius.renewal import EXPIRED, Renewal, ends
 from radius_bridge.radius.server import Listener
 from tests.lab.pki import DAY
@@ -26,7 +28,7 @@ class Lab(SecuredLab):
         super().__init__(folder)
         self.listener = Listener(
             [], CLIENTS, Rules(3600, Networks([])), Recorder().submit,
-            radsec=[("127.0.0.1", 0)], dtls=[("127.0.0.1", 0)], tls=self.load(),
+            radsec=[("127.0.0.1", 0)], dtls=[("127.0.0.1", 0), ("127.0.0.1", 0)], tls=self.load(),
         )  # fmt: skip
         self.listener.start()
         self.renewal = Renewal(self.listener)
@@ -118,3 +120,34 @@ async def test_a_file_that_vanishes_while_it_is_read_is_told_by_name(lab: Lab, k
     files = lab.files
     with pytest.raises(ValueError, match=f"{key}_file .*No such file"):
         tls.load(replace(files, **{key: _Vanishing(getattr(files, key))}))
+
+
+async def test_a_key_that_everybody_can_read_is_not_taken_until_that_is_mended(lab: Lab) -> None:
+    key = lab.ours.key
+    key.chmod(0o644)
+    with pytest.raises(ValueError, match=r"^key_file .* can be read by everybody: chmod 640"):
+        lab.load()
+    assert lab.look() == ["changed certificates not taken, the old ones stay"]
+    assert lab.look() == []
+    key.chmod(0o640)
+    lab.ca.revoke(lab.proxy)
+    assert lab.look() == ["changed certificates taken"]
+
+
+async def test_what_one_of_several_sockets_cannot_use_none_of_them_takes(
+    lab: Lab, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[tls.Files] = []
+    make = Contexts.make
+
+    def fails_at_the_second(contexts: Contexts, files: tls.Files) -> SSL.Context:
+        made.append(files)
+        if len(made) == 2:
+            raise ValueError("replaced at this moment")
+        return make(contexts, files)
+
+    monkeypatch.setattr(Contexts, "make", fails_at_the_second)
+    before = lab.digest
+    lab.ca.revoke(lab.proxy)
+    assert lab.look() == ["changed certificates not taken, the old ones stay"]
+    assert {each.tls.digest for each in (*lab.listener._dtls, *lab.listener._radsec)} == {before}

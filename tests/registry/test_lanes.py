@@ -2,6 +2,8 @@
 
 import asyncio
 import random
+from collections.abc import Sequence
+from contextlib import suppress
 
 import pytest
 from hypothesis import given, settings
@@ -9,15 +11,15 @@ from hypothesis import strategies as st
 
 from radius_bridge.identity import engine
 from radius_bridge.identity.bindings import Binding, Claim
-from radius_bridge.identity.events import Event, Kind, Lease
+from radius_bridge.identity.events import Event, Kind, Lease, Restart
 from radius_bridge.identity.sessions import MAX_ADDRESSES
 from radius_bridge.policy.expiry import format_expiry
-from radius_bridge.policy.members import Prefix, user_group
+from radius_bridge.policy.members import Prefix, parse_prefix, user_group
 from radius_bridge.registry import announcer as announcer_module
 from radius_bridge.registry import lanes as lanes_module
-from radius_bridge.registry.errors import NotRecorded
+from radius_bridge.registry.errors import NotRecorded, RegistryError
 from radius_bridge.registry.keys import Keys
-from radius_bridge.registry.kv import Entry, Op
+from radius_bridge.registry.kv import Committed, Entry, Op
 from radius_bridge.registry.lanes import Lanes
 from radius_bridge.registry.records import Restarted, decode_binding, decode_session, encode
 from tests.registry.events import ADDRESS, OTHER, event
@@ -125,6 +127,62 @@ async def test_before_an_announcement_that_is_to_come_logins_gather_into_one_tra
             await asyncio.sleep(0)
         await asyncio.gather(*futures)
     assert consul.sizes == [30]
+
+
+class Interrupted(FakeConsul):
+    """A Consul behind which the writer dies between a commit and its announcement."""
+
+    announces = False
+
+    async def transact(self, ops: Sequence[Op], *, timeout: float = 5.0) -> Committed:
+        if not self.announces and KEYS.changes in ops[0].key:
+            raise RegistryError("no answer")
+        return await super().transact(ops, timeout=timeout)
+
+
+async def repeated_elsewhere(before: list[Event], last: Event | Restart) -> str:
+    """What a second bridge has announced once it has answered `last`, which the first one had committed."""
+    consul = Interrupted()
+    async with make_lanes(consul, patience=0.2) as first:
+        for each in (*before, last):
+            with suppress(NotRecorded):
+                await first.submit(each)
+    consul.announces = True
+    async with make_lanes(consul) as second:
+        second.learn([each for key, each in consul.store.items() if not key.startswith((KEYS.groups, KEYS.changes))])
+        await second.submit(last)
+        return "".join(str(each.value) for key, each in consul.store.items() if key.startswith(KEYS.access_changes))
+
+
+@pytest.fixture
+def _briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lanes_module, "LAST_WORDS", 0.01)
+
+
+@pytest.mark.usefixtures("_briefly")
+async def test_a_repetition_announces_also_what_its_session_has_left() -> None:
+    start, moved = event(Kind.START, "alice", NOW, ADDRESS), event(Kind.INTERIM, "alice", NOW + 10, OTHER)
+    told = await repeated_elsewhere([start], moved)
+    assert f'"$alias$/$user.alice$/{OTHER}","' in told
+    assert f'"$alias$/$user.alice$/{ADDRESS}",null' in told
+
+
+@pytest.mark.usefixtures("_briefly")
+async def test_a_repeated_restart_announces_what_it_ended() -> None:
+    restart = Restart("127.0.0.1", "nas", NOW + 10, NOW + 10)
+    told = await repeated_elsewhere([event(Kind.START, "alice", NOW, ADDRESS)], restart)
+    assert f'"$alias$/$user.alice$/{ADDRESS}",null' in told
+
+
+async def test_what_is_remembered_of_announcements_is_no_more_than_what_is_known() -> None:
+    now = [NOW]
+    async with Lanes(FakeConsul(), KEYS, clock=lambda: now[0]) as lanes:
+        for number in range(20):
+            await lanes.submit(event(Kind.START, f"user{number}", NOW, parse_prefix(f"192.0.2.{number}")))
+        now[0] += 30 * 86400
+        for number in range(5):
+            await lanes.submit(event(Kind.START, f"late{number}", now[0], parse_prefix(f"198.51.100.{number}")))
+        assert len(lanes._settling._announced) <= len(lanes.known) <= 10
 
 
 async def test_a_login_alone_waits_for_no_timer() -> None:

@@ -61,8 +61,21 @@ def test_a_host_is_forgotten_two_days_after_its_last_word() -> None:
     assert sweep_records(KEYS, [entry], NOW + 2 * 86400).over == [Op.delete_cas(KEYS.host("web1"), 9)]
 
 
+def test_a_bridge_under_a_name_that_is_used_no_more_is_forgotten_likewise() -> None:
+    entry = Entry(KEYS.health("bridge-7f9c"), 9, raw=b"%d" % NOW)
+    assert sweep_records(KEYS, [entry], NOW + 2 * 86400 - 1).over == []
+    assert sweep_records(KEYS, [entry], NOW + 2 * 86400).over == [Op.delete_cas(entry.key, 9)]
+
+
 @pytest.mark.parametrize(
-    "key", [KEYS.binding("192.0.2.1"), KEYS.session("nas/1"), KEYS.restart("campus", "nas"), KEYS.host("web1")]
+    "key",
+    [
+        KEYS.binding("192.0.2.1"),
+        KEYS.session("nas/1"),
+        KEYS.restart("campus", "nas"),
+        KEYS.host("web1"),
+        KEYS.health("a"),
+    ],
 )
 def test_an_unreadable_record_is_left_to_the_next_event_and_counted(key: str) -> None:
     sweep = sweep_records(KEYS, [Entry(key, 9, raw=b"?")], NOW)

@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -229,6 +230,23 @@ async def test_an_unknown_token_is_forbidden_everything(guarded: ConsulServer) -
             await consul.read("open/")
         with pytest.raises(Forbidden):
             await consul.transact([Op.set("open/a", b"1")])
+
+
+async def test_a_token_that_was_changed_is_taken_when_the_old_one_is_refused(
+    guarded: ConsulServer, tmp_path: Path
+) -> None:
+    file = tmp_path / "token"
+    file.touch(0o600)
+    file.write_text("of yesterday")
+    async with Consul(ConsulSettings(url=guarded.url, token_file=file)) as consul:
+        file.unlink()
+        with pytest.raises(Forbidden, match=r"; token_file .* cannot be read"):
+            await consul.read("open/")
+        file.touch(0o600)
+        file.write_text(LIMITED)
+        with pytest.raises(Forbidden):
+            await consul.transact([Op.set("open/a", b"1")])
+        await consul.transact([Op.set("open/a", b"1")])
 
 
 async def test_a_consul_that_stands_still_is_given_up(own_server: ConsulServer) -> None:
