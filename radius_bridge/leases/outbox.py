@@ -7,6 +7,7 @@ from typing import Final
 
 from radius_bridge.identity.events import Lease
 from radius_bridge.policy.members import Prefix
+from radius_bridge.process import together
 from radius_bridge.registry.errors import NotRecorded, RegistryError
 from radius_bridge.registry.poll import backoff
 
@@ -52,7 +53,7 @@ class Outbox:
 
     async def run(self) -> None:
         """Works until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
+        async with together() as tasks:
             for lane in self._lanes:
                 tasks.create_task(self._work(lane), name="lease outbox")
 

@@ -101,8 +101,8 @@ class Leader:
             ]
             try:
                 done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                for task in done:
-                    task.result()
+                for task in sorted(done, key=lambda each: isinstance(each.exception(), LeadershipLost | RegistryError)):
+                    task.result()  # a bug first: what we wait out must not hide it
             finally:
                 self.leads = False
                 for task in tasks:

@@ -5,6 +5,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable
 from typing import Final, NamedTuple
 
+from radius_bridge.process import together
 from radius_bridge.registry import meta
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import RegistryError
@@ -83,7 +84,7 @@ class PrefixReader:
                 except RegistryError as error:
                     failures.append(Failure(what, covers, error))
 
-        async with asyncio.TaskGroup() as tasks:
+        async with together() as tasks:
             for what, covers in jobs:
                 tasks.create_task(work(what, covers))
         if doubtful := await self._doubt([answer for answer in answers if answer.snapshot.missing]):
