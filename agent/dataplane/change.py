@@ -28,6 +28,7 @@ async def in_thread(work: Callable[[], T]) -> T:
         return await asyncio.shield(working)
     except asyncio.CancelledError:
         await asyncio.wait([working])
+        working.exception()  # nobody is left to hear of it
         raise
 
 

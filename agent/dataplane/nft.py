@@ -35,7 +35,8 @@ class Installed:
     def is_in_place(self) -> bool:
         """True if packets meet our rules: the chains that have a hook are there, and no chain was emptied.
 
-        A flag of the table (dormant) would switch all of it off."""
+        A flag of the table (dormant) would switch all of it off.
+        """
         chains = {name: lines for (kind, name), lines in self.objects.items() if kind == "chain"}
         return (
             not self.flags

@@ -117,6 +117,7 @@ class NftablesDataplane:
                 failures.append(str(error))
             if failures:
                 self._sets = known
+                self._checked = 0.0  # due at once, whether or not the rules could be written
                 raise DataplaneError("; ".join(failures))
             if changed is None:
                 unused = sets - declared.keys()

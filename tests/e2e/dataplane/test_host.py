@@ -155,6 +155,21 @@ def test_sets_that_are_made_anew_are_filled_though_nobody_came_or_went(host: Hos
     assert reach(host.client, ALICE, SERVER) == "open"
 
 
+@pytest.mark.parametrize("host", ["nftables"], indirect=True)
+def test_members_that_could_not_be_written_are_due_at_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def refuse(*_: object) -> None:
+        raise DataplaneError("out of order")
+
+    now = time.time()
+    with monkeypatch.context() as patch:
+        patch.setattr("agent.dataplane.nft_netlink.ElementSocket.commit", refuse)
+        with pytest.raises(DataplaneError, match="out of order"):
+            host.enforce({ALICE: NEVER}, now=now)
+    assert host.dataplane.next_refresh(now + 0.5) == now + 0.5
+    host.enforce({ALICE: NEVER}, now=now + 0.5)
+    assert host.differences() == []
+
+
 @IPSET_ONLY
 def test_a_set_grows_beyond_what_it_was_made_for(host: Host) -> None:
     host.enforce({ALICE: 60})
