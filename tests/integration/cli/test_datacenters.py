@@ -99,7 +99,7 @@ def test_a_datacenter_can_be_asked_through_its_own_consul(servers: tuple[ConsulS
     assert engineer.stored()[1] == engineer.stored()[0] != {}
     wrong = Engineers(servers, "dc1,dc2=consul.dc2")("grant", "alice", "ssh_tcp_22")
     assert wrong.returncode == 2
-    assert "RADIUS_BRIDGE_DATACENTERS: dc2=consul.dc2: write scheme, host and port only" in wrong.stderr
+    assert "RADIUS_BRIDGE_DATACENTERS: dc2: write scheme, host and port only" in wrong.stderr
 
 
 def test_a_datacenter_that_does_not_answer_fails_the_command_and_not_the_others(
