@@ -10,6 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Protocol
+from urllib.parse import quote
 
 from radius_bridge.identity.bindings import Binding, Claim
 from radius_bridge.identity.sessions import Session
@@ -88,9 +89,13 @@ def restart_with(site: Site, first: int, last: int) -> None:
     for part in (site.agent, site.bridge, *site.other_bridges):
         part.terminate()
     fill(site.server, first, last)
-    consul = connection(site.server)
+    keys, consul = Keys(), connection(site.server)
+    consul.request("GET", f"/v1/kv/{quote(keys.groups)}?keys&separator=/")
+    answer = consul.getresponse()
+    answer.read()
+    done = dict.fromkeys((keys.groups, keys.services, keys.sets), int(answer.headers["X-Consul-Index"]))
     for writers in ("bridge", "engineer"):  # else what was written since would be announced now
-        consul.request("DELETE", f"/v1/kv/befw/%24lock%24/published-{writers}")
+        consul.request("PUT", f"/v1/kv/{quote(keys.lock(f'published-{writers}'))}", json.dumps(done))
         consul.getresponse().read()
     consul.close()
     site.start()
