@@ -20,7 +20,7 @@ _NO_ADDRESSES = {parse_prefix(text) for text in ("0.0.0.0", "255.255.255.254", "
 
 _MAPPED = 0xFFFF << 32
 
-REMEMBERED = 65536
+REMEMBERED = 16384
 """Values of one attribute whose address is remembered: a session tells its own again and again."""
 
 
