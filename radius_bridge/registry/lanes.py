@@ -209,6 +209,7 @@ class Lanes:
                 await self._read_again(lane)
             tickets = self._fill(lane, turn)
             lane.in_flight = len(tickets)
+            self._tickets.begin(tickets)
             ops = turn.ops
             done = Committed(0, {})
             if ops:
@@ -252,6 +253,7 @@ class Lanes:
             self.known.prune(self._clock())
         finally:
             lane.in_flight = 0
+            self._tickets.begin_again(each for each in tickets if each in lane.pending)
 
     def _fill(self, lane: Lane, turn: Turn) -> list[Ticket]:
         """Adds what waits to the turn, as much as fits; gives what will be done when that is committed."""

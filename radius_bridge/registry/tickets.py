@@ -7,7 +7,7 @@ station of which something waits already goes where that is, so that it stays in
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from math import inf
 from typing import Final
 
@@ -123,8 +123,16 @@ class Tickets:
         return done
 
     def is_refreshing(self, session: str) -> bool:
-        """True if a refresh of the session is queued."""
+        """True if a refresh of the session is queued, so that it will see all that is known by then."""
         return session in self._refreshing
+
+    def begin(self, tickets: Iterable[Ticket]) -> None:
+        """These are in a transaction now: what becomes known from here on, their refreshes have not seen."""
+        self._refreshing.difference_update(_refreshed(tickets))
+
+    def begin_again(self, tickets: Iterable[Ticket]) -> None:
+        """That transaction failed, and they wait for the next one."""
+        self._refreshing.update(_refreshed(tickets))
 
     def refresh(self, session: str, station: str) -> None:
         """Queues a refresh that nobody waits for, and that is tried until it succeeds."""
@@ -149,7 +157,6 @@ class Tickets:
         """Tells those who wait that it is done."""
         for ticket in tickets:
             if isinstance(ticket.work, Refresh) and ticket.done is None:
-                self._refreshing.discard(ticket.work.session)
                 self._counters["refreshed"] += 1
             elif ticket in self._open:
                 self._open.remove(ticket)
@@ -171,8 +178,7 @@ class Tickets:
 
     def give_up(self, ticket: Ticket, why: str) -> None:
         """Tells who waits for a ticket, if it is still open, that it is not recorded."""
-        if isinstance(ticket.work, Refresh):
-            self._refreshing.discard(ticket.work.session)
+        self._refreshing.difference_update(_refreshed([ticket]))
         if ticket in self._open:
             self._open.remove(ticket)
             self._counters["not_recorded"] += 1
@@ -183,6 +189,11 @@ class Tickets:
         """Gives up whatever is open."""
         for ticket in list(self._open):
             self.give_up(ticket, why)
+
+
+def _refreshed(tickets: Iterable[Ticket]) -> Iterator[str]:
+    """The sessions of those that are refreshes which nobody waits for."""
+    return (each.work.session for each in tickets if isinstance(each.work, Refresh) and each.done is None)
 
 
 def _fail(done: asyncio.Future[None], why: str) -> asyncio.Future[None]:

@@ -86,3 +86,15 @@ async def test_what_is_given_up_tells_who_waits_for_it(tickets: Tickets) -> None
     tickets.give_up_all("shutting down")
     with pytest.raises(NotRecorded, match="shutting down"):
         await done
+
+
+async def test_a_refresh_in_flight_has_not_seen_what_becomes_known_meanwhile(tickets: Tickets) -> None:
+    tickets.refresh("ap1/1", "laptop")
+    assert tickets.is_refreshing("ap1/1")
+    (ticket,) = tickets.lanes[0].pending
+    tickets.begin([ticket])
+    assert not tickets.is_refreshing("ap1/1"), "another one may be queued behind it"
+    tickets.begin_again([ticket])
+    assert tickets.is_refreshing("ap1/1"), "it is built anew"
+    tickets.give_up(ticket, "shutting down")
+    assert not tickets.is_refreshing("ap1/1")
