@@ -6,10 +6,10 @@ import signal
 import sys
 from datetime import UTC, datetime
 
-from soak import fuzz, identity
+from soak import fuzz, identity, lanes
 from soak.frame import PAGE, Failed, Soak, entry, progress
 
-SOAKS: dict[str, Soak] = {soak.name: soak for soak in (fuzz.SOAK, identity.SOAK)}
+SOAKS: dict[str, Soak] = {soak.name: soak for soak in (fuzz.SOAK, identity.SOAK, lanes.SOAK)}
 """All there are, by name."""
 
 

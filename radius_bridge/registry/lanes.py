@@ -286,6 +286,7 @@ class Lanes:
     async def _read_again(self, lane: Lane) -> None:
         keys = list(lane.doubtful)
         entries = await self._consul.get_many(keys, consistent=True, timeout=TRY_TIMEOUT)
+        news = [entry.key for entry in entries.values() if entry.modify_index != self.known.index(entry.key)]
         for key in keys:
             entry = entries.get(key)
             if entry is None:
@@ -293,6 +294,7 @@ class Lanes:
             else:
                 self.known.put(key, entry.value, entry.modify_index)
         lane.clear_up()
+        self._learning.follow(news)
 
     async def _pause(self, lane: Lane) -> None:
         """Waits before the next try, longer each time and never as long as the other lanes (full jitter)."""

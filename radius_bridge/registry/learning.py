@@ -75,7 +75,8 @@ class Learning:
         Those that `written` gives need not be read.
         """
         affected: dict[str, None] = {}
-        for key in keys:
+        changed = dict.fromkeys(keys)
+        for key in changed:
             record = written(key)
             if key.startswith(self._keys.sessions):
                 name = key.removeprefix(self._keys.sessions)
@@ -88,6 +89,10 @@ class Learning:
                 binding = record if isinstance(record, Binding) else self._known.binding(address)
                 for mac in binding.leases:
                     affected |= dict.fromkeys(self._known.stations(mac))
+                for name in binding.claims:  # who took the address over from a session has what that says of it
+                    elder = None if self._keys.session(name) in changed else self._known.session(name)
+                    if elder is not None:
+                        affected |= dict.fromkeys(self._known.kin(name, elder))
             else:
                 source, _, nas = key.removeprefix(self._keys.restarts).partition("/")
                 affected |= dict.fromkeys(self._known.of_nas(source, nas))

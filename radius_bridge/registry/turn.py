@@ -129,6 +129,8 @@ class Turn:
         self._now = now
         self._fresh = fresh
         self._overlay = Overlay(known, may_bind)
+        self._restarts: dict[str, float] = {}
+        """By key, the restarts that are written: when they happened."""
         self._groups: dict[str, list[Op]] = {}
         """By key, the write of a record and of the group members that follow from it."""
         self._checks: dict[str, Op] = {}
@@ -183,12 +185,9 @@ class Turn:
         if not self._is_worth_writing(above):
             return Added.QUIET, set()
         groups = self._groups_of(above)
-        checked = self._keys.session(session) if session and session not in above.sessions else ""
-        added = self._fit(groups, MAX_OPS - bool(checked))
+        added = self._fit(groups, self._claimants(above))
         if added is not Added.FULL:
             self._overlay.merge(above)
-            if checked:
-                self.check(checked)
         return added, set(groups)
 
     def check(self, key: str) -> None:
@@ -217,13 +216,29 @@ class Turn:
             and name not in self._known.binding(address).claims
         }
 
+    def _claimants(self, above: Overlay) -> dict[str, set[str]]:
+        """By key of a binding, the sessions whose claims `above` changes and which it leaves as they are: if one of
+        them is another by now (over, perhaps), so would its claim be.
+        """
+        found: dict[str, set[str]] = {}
+        for address, after in above.bindings.items():
+            before = self._overlay.binding(address)
+            changed = {name for name, claim in after.claims.items() if before.claims.get(name) != claim}
+            changed |= before.claims.keys() - after.claims.keys()
+            sessions = {self._keys.session(name) for name in changed - above.sessions.keys()}
+            found[self._keys.binding(address)] = {key for key in sessions if self._known.index(key)}
+        return found
+
     def _add_restart(self, restart: Restart) -> tuple[Added, set[str]]:
         key = self._keys.restart(restart.source, restart.nas)
-        known = (each for each in self._known.restarts(restart.source, restart.nas) if each.nas == restart.nas)
-        if any(each.at >= restart.at for each in known):
+        known = [each.at for each in self._known.restarts(restart.source, restart.nas) if each.nas == restart.nas]
+        if max(*known, self._restarts.get(key, 0.0), 0.0) >= restart.at:
             return Added.QUIET, set()
         value = encode(Restarted(restart.at, restart.heard))
-        return self._fit({key: [Op.cas(key, value, self._known.index(key))]}, MAX_OPS), {key}
+        added = self._fit({key: [Op.cas(key, value, self._known.index(key))]}, {})
+        if added is Added.CHANGES:
+            self._restarts[key] = restart.at
+        return added, {key}
 
     def _is_worth_writing(self, above: Overlay) -> bool:
         for name, session in above.sessions.items():
@@ -250,25 +265,32 @@ class Turn:
             written[key] = [Op.cas(key, encode(session), self._known.index(key))]
         return left | written | held
 
-    def _fit(self, groups: dict[str, list[Op]], most: int) -> Added:
-        count, size = self._count, self._size
-        for key, ops in groups.items():
-            old = self._groups.get(key, [])
-            count += len(ops) - len(old)
-            size += sum(op.size for op in ops) - sum(op.size for op in old)
-        if count <= most and size <= MAX_BYTES:
-            self._groups |= groups
-            self._count, self._size = count, size
+    def _fit(self, groups: dict[str, list[Op]], checks: dict[str, set[str]]) -> Added:
+        """Takes all groups, or what fits if nothing else is there, each with the checks that go with it."""
+        if self._takes(groups, checks):
             return Added.CHANGES
         if self._groups:
             return Added.FULL
         # Too much for one transaction though it is alone in it.
         for key, ops in groups.items():
-            if self._count + len(ops) > most or self._size + sum(op.size for op in ops) > MAX_BYTES:
+            if not self._takes({key: ops}, checks):
                 break
-            self._groups[key] = ops
-            self._count += len(ops)
-            self._size += sum(op.size for op in ops)
         if not self._groups and not self._checks:  # nor would it in the next turn, or in any
             raise ValueError(f"{next(iter(groups))}: what is to be written with it fits into no transaction")
         return Added.PARTLY
+
+    def _takes(self, groups: dict[str, list[Op]], checks: dict[str, set[str]]) -> bool:
+        count, size = self._count, self._size
+        for key, ops in groups.items():
+            old = self._groups.get(key, [])
+            count += len(ops) - len(old)
+            size += sum(op.size for op in ops) - sum(op.size for op in old)
+        wanted = {check for key in groups for check in checks.get(key, ())}
+        ops = [Op.check(key, self._known.index(key)) for key in wanted - self._checks.keys() - self._groups.keys()]
+        count, size = count + len(ops), size + sum(op.size for op in ops)
+        if count > MAX_OPS or size > MAX_BYTES:
+            return False
+        self._groups |= groups
+        self._checks |= {op.key: op for op in ops}
+        self._count, self._size = count, size
+        return True

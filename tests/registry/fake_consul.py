@@ -6,7 +6,7 @@ from enum import Enum, auto
 
 from radius_bridge.registry.consul import Consistency, Consul
 from radius_bridge.registry.errors import Conflict, RegistryError
-from radius_bridge.registry.kv import MAX_OPS, Committed, Entry, Op
+from radius_bridge.registry.kv import MAX_OPS, Committed, Entry, Listing, Op, Snapshot
 from radius_bridge.registry.settings import ConsulSettings
 
 
@@ -47,6 +47,19 @@ class FakeConsul(Consul):
         if self.next_fault() is not Fault.NONE:
             raise RegistryError("no answer")
         return {key: self.store[key] for key in keys if key in self.store}
+
+    async def read_keys(self, prefix: str, *, consistency: Consistency = "default") -> Listing:
+        await asyncio.sleep(0)
+        if self.next_fault() is not Fault.NONE:
+            raise RegistryError("no answer")
+        keys = tuple(sorted(key for key in self.store if key.startswith(prefix)))
+        return Listing(max(1, self.index), keys, not keys)
+
+    async def read(
+        self, prefix: str, *, index: int = 0, wait: float = 30.0, consistency: Consistency = "default"
+    ) -> Snapshot:
+        found = await self.get_many(sorted(key for key in self.store if key.startswith(prefix)))
+        return Snapshot(max(1, self.index), tuple(found.values()), not found, 0.0, known_leader=True)
 
     async def transact(self, ops: Sequence[Op], *, timeout: float = 5.0) -> Committed:
         assert 0 < len(ops) <= MAX_OPS
