@@ -40,6 +40,12 @@ async def violations(seed: int) -> list[str]:
         return await _Run(random.Random(seed)).run()
 
 
+async def settled(bridge: Lanes) -> None:
+    """Returns when a bridge has done all that follows from what it knows."""
+    while any(lane.pending for lane in bridge._tickets.lanes):  # noqa: ASYNC110 - refreshes have nobody who waits
+        await asyncio.sleep(0)
+
+
 class _Bridge:
     """The lanes of one bridge, and what it has heard of by the feed."""
 
@@ -143,8 +149,7 @@ class _Run:
                 self.dice.shuffle(news)
                 bridge.hear(news)
             for bridge in self.bridges:
-                while any(lane.pending for lane in bridge.lanes._tickets.lanes):
-                    await asyncio.sleep(0)
+                await settled(bridge.lanes)
             if not some and self.consul.index == before:
                 return
 

@@ -10,6 +10,7 @@ from radius_bridge.registry.lanes import Lanes
 from radius_bridge.registry.records import decode_binding
 from tests.identity.world import LAPTOP, NOW, PHONE, X, interim, leased, restart, start, stop
 from tests.registry.fake_consul import FakeConsul, Fault
+from tests.registry.lanes_model import settled
 
 KEYS = Keys()
 LATER = NOW + 3000
@@ -28,13 +29,6 @@ def owner(consul: FakeConsul) -> str:
     """Who has X, as Consul has it."""
     key = KEYS.binding(X)
     return decode_binding(key, consul.store[key].value).holding(LATER).user
-
-
-async def settled(lanes: Lanes) -> None:
-    """Returns when all that follows is done."""
-    async with asyncio.timeout(10):
-        while any(lane.pending for lane in lanes._tickets.lanes):
-            await asyncio.sleep(0)
 
 
 async def test_who_took_an_address_over_hears_what_is_told_of_it_later() -> None:
