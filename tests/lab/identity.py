@@ -59,20 +59,20 @@ def island(number: int, dice: random.Random, facts: int = 12) -> Island:
         f"02:{kind:02x}:{number >> 16 & 255:02x}:{number >> 8 & 255:02x}:{number & 255:02x}:00" for kind in (1, 2)
     )
     nases = (f"ap{number}", f"sw{number}")
-    multi = f"M{number}"
+    controller, multi = f"controller{number}", f"M{number}"
     sessions = (
-        (f"{nases[0]}/1", (alice, bob), laptop, ""),
-        (f"{nases[0]}/2", (bob,), phone, multi),
-        (f"{nases[1]}/1", (alice,), laptop, multi),
-        (f"{nases[1]}/2", (alice, carol), "", multi),
-        (f"{nases[1]}/3", (carol,), "", ""),
+        (f"{nases[0]}/1", (alice, bob), laptop, "", 0),
+        (f"{nases[0]}/2", (bob,), phone, multi, 0),
+        (f"{nases[1]}/1", (alice,), laptop, multi, 0),
+        (f"{nases[1]}/2", (alice, carol), "", multi, 0),
+        (f"{nases[1]}/3", (carol,), "", "", 1500),
     )
 
     def fact() -> Fact:
         at = STEP * dice.randint(0, 7)
         kind = dice.random()
         if kind < 0.7:
-            name, users, mac, common = dice.choice(sessions)
+            name, users, mac, common, timeout = dice.choice(sessions)
             return accounting(
                 dice.choice((Kind.START, Kind.INTERIM, Kind.INTERIM, Kind.STOP)),
                 dice.choice(users),
@@ -80,14 +80,16 @@ def island(number: int, dice: random.Random, facts: int = 12) -> Island:
                 *dice.sample(addresses, dice.choice((0, 0, 1, 1, 2))),
                 at=at + (37 if name.startswith("sw") else 0),
                 heard=at,
+                source=controller,
                 mac=mac,
                 multi=common,
+                timeout=timeout,
             )
         if kind < 0.93:
             term = dice.choice((0.0, 1800.0, 3600.0))
             return Lease(dice.choice(addresses), dice.choice((laptop, phone)), NOW + at, NOW + at + term, "kea")
-        nas = dice.choice(nases)
-        return Restart("controller", nas, NOW + at + (37 if nas.startswith("sw") else 0), NOW + at)
+        nas = dice.choice((*nases, ""))
+        return Restart(controller, nas, NOW + at + (37 if nas.startswith("sw") else 0), NOW + at)
 
     return Island(tuple(fact() for _ in range(facts)), addresses)
 
