@@ -42,16 +42,18 @@ class Learning:
         self._tickets = tickets
         self._may_bind = may_bind
         self._clock = clock
+        self._learnt: list[str] = []
+        """Keys of what is taken note of, and not followed yet: a reading that fails half-way leaves it to the next."""
 
     async def load(self, spread: float) -> None:
         """Reads all that is recorded, each folder over about `spread` seconds. Raises RegistryError."""
-        learnt: list[str] = []
         for folder in (self._keys.restarts, self._keys.sessions, self._keys.bindings):
             listing = await self._consul.read_keys(folder, consistency="consistent")
             async for entries in read_parts(self._consul, folder, listing.keys, spread=spread):
                 async for entry in gently(entries, SLICE):
                     if self._take(entry):
-                        learnt.append(entry.key)
+                        self._learnt.append(entry.key)
+        learnt, self._learnt = self._learnt, []
         for some in slices(learnt, SLICE):
             self.follow(some)
             await asyncio.sleep(0)

@@ -5,7 +5,9 @@ import asyncio
 import pytest
 
 from radius_bridge.registry import announcer
+from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.kv import Listing
 from radius_bridge.registry.lanes import Lanes
 from radius_bridge.registry.records import decode_binding
 from tests.identity.world import LAPTOP, NOW, PHONE, X, interim, leased, restart, start, stop
@@ -79,3 +81,23 @@ async def test_what_is_found_when_an_answer_was_lost_has_its_consequences() -> N
         await lanes.submit(interim("bob", "ap1/1", at=2000, mac=PHONE))  # they are no kin after all
         await settled(lanes)
     assert owner(consul) == "bob"
+
+
+async def test_what_was_read_before_a_reading_failed_has_its_consequences(monkeypatch: pytest.MonkeyPatch) -> None:
+    consul = FakeConsul()
+
+    async def no_bindings(prefix: str) -> Listing:
+        if prefix == KEYS.bindings:
+            raise RegistryError("no answer")
+        return await FakeConsul.read_keys(consul, prefix)
+
+    async with make_lanes(consul) as one, make_lanes(consul) as two:
+        await one.submit(start("alice", "ap1/1", X, at=400))
+        await two.submit(restart(at=800))
+        with monkeypatch.context() as patch, pytest.raises(RegistryError):
+            patch.setattr(consul, "read_keys", lambda prefix, **_: no_bindings(prefix))
+            await two.load()
+        assert owner(consul) == "alice"
+        await two.load()
+        await settled(two)
+    assert owner(consul) == ""
