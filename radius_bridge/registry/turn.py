@@ -173,8 +173,6 @@ class Turn:
             return self._add_restart(work)
         above = Overlay(self._overlay, self._may_bind)
         session = "" if isinstance(work, Lease) else work.session
-        if stale := self._stale(session):
-            return Added.STALE, stale
         if isinstance(work, Event):
             if not engine.take_event(above, work, self._now):
                 return Added.FOREIGN, set()
@@ -182,6 +180,8 @@ class Turn:
             engine.take_lease(above, work, self._now)
         else:
             engine.refresh(above, work.session, self._now)
+        if stale := {key for name in {session, *above.sessions} for key in self._stale(name)}:
+            return Added.STALE, stale
         if not self._is_worth_writing(above):
             return Added.QUIET, set()
         groups = self._groups_of(above)

@@ -10,7 +10,7 @@ from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Listing
 from radius_bridge.registry.lanes import Lanes
 from radius_bridge.registry.records import decode_binding
-from tests.identity.world import LAPTOP, NOW, PHONE, X, interim, leased, restart, start, stop
+from tests.identity.world import LAPTOP, NOW, PHONE, X, Y, interim, leased, restart, start, stop
 from tests.registry.fake_consul import FakeConsul, Fault
 from tests.registry.lanes_model import settled
 
@@ -100,5 +100,20 @@ async def test_what_was_read_before_a_reading_failed_has_its_consequences(monkey
                 await two.load()
         assert owner(consul) == "alice"
         await two.load()
+        await settled(two)
+    assert owner(consul) == ""
+
+
+async def test_a_lease_that_shows_a_session_to_be_over_leaves_no_claim_behind_that_is_not_known_yet() -> None:
+    consul = FakeConsul()
+    async with make_lanes(consul) as one, make_lanes(consul) as two:
+        await one.submit_lease(leased(LAPTOP, X, at=500, term=9000))
+        two.learn([consul.store[KEYS.binding(X)]])
+        await two.submit(restart(at=450))
+        await one.submit(start("alice", "ap1/1", at=400, mac=LAPTOP))
+        assert owner(consul) == "alice", "the first bridge has not heard of the restart"
+        done = two.submit_lease(leased(LAPTOP, Y, at=600))
+        two.learn([consul.store[KEYS.session("ap1/1")]])  # and not what it claims
+        await done
         await settled(two)
     assert owner(consul) == ""
