@@ -18,7 +18,7 @@ from agent.dataplane.compare import Difference
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES
 from agent.dataplane.interface import Enforcing
-from agent.dataplane.plan import KINDS, set_name
+from agent.dataplane.kinds import KINDS, set_name
 from agent.desired import ALLOW, DENY, Desired, fingerprint
 from agent.integrity import Integrity
 from agent.learning import PATIENCE, Learning

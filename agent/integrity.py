@@ -20,7 +20,8 @@ from agent.dataplane.compare import Difference
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES, EventSocket, Told
 from agent.dataplane.interface import Inspecting
-from agent.dataplane.plan import Wanted, set_name
+from agent.dataplane.kinds import set_name
+from agent.dataplane.plan import Wanted
 from agent.desired import Desired
 from agent.fights import Fights
 from agent.repairs import LONGEST_TEXT, Repairs

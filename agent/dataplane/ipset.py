@@ -22,9 +22,10 @@ from agent.dataplane.contents import Contents
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES, Touched
 from agent.dataplane.iptables import Installed, Iptables, expected, read_save
+from agent.dataplane.kinds import KINDS, kind_of_set, set_name
 from agent.dataplane.looks import Looks
 from agent.dataplane.netlink import MemberSocket
-from agent.dataplane.plan import KINDS, LONGEST_TIMEOUT, Wanted, kind_of_set, set_name
+from agent.dataplane.plan import LONGEST_TIMEOUT, Wanted
 from agent.dataplane.rules import JUMPS, empty, is_chain_of_ours, render
 from agent.dataplane.sets import open_sets
 from agent.dataplane.template import RuleTemplate

@@ -19,7 +19,8 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import NamedTuple
 
-from agent.dataplane.plan import Kind, Wanted, set_name, short_name
+from agent.dataplane.kinds import Kind, set_name, short_name
+from agent.dataplane.plan import Wanted
 from agent.dataplane.ports import segments, union
 from agent.dataplane.template import RuleTemplate, built_in
 from agent.desired import ALLOW, DENY, Desired, Target

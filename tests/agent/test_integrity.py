@@ -12,7 +12,7 @@ from agent.dataplane.change import Change
 from agent.dataplane.compare import Difference
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES, Touched
-from agent.dataplane.plan import KINDS, set_name
+from agent.dataplane.kinds import KINDS, set_name
 from agent.desired import ALLOW, DENY, Desired
 from agent.integrity import Integrity
 from agent.rounds import IPSET
