@@ -45,7 +45,8 @@ class Ports:
         self._claim.close()
         raise LabError(
             f"no block of {BLOCK} ports is left for the lab: the kernel chooses from {low} to {high} ({_CHOSEN}), and "
-            f"other processes have the other {len(free)} blocks; `sysctl -w net.ipv4.ip_local_port_range='32768 60999'`"
+            f"other processes have the other {len(free)} blocks; this leaves room: "
+            "`sysctl -w net.ipv4.ip_local_port_range='32768 60999'`"
         )
 
     def take(self, count: int) -> range:

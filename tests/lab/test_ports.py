@@ -19,38 +19,24 @@ def ports() -> Iterator[Ports]:
     made.close()
 
 
-@pytest.fixture
-def other() -> Iterator[range]:
-    """The block of another process, which runs."""
-    program = "from tests.lab.ports import BLOCK, free_ports; print(free_ports(BLOCK // 2)[0], flush=True); input()"
-    argv = [sys.executable, "-c", program]
-    with subprocess.Popen(argv, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        first = int(process.stdout.readline())
-        yield next(block for block in blocks(0, 0) if first in block)
-
-
 def test_the_kernel_gives_none_of_them_to_whoever_connects(ports: Ports) -> None:
     low, high = map(int, Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split())
     assert not any(low <= port <= high for port in (*ports.take(BLOCK // 2), free_port(), *free_ports(4)))
 
 
-def test_no_other_process_gets_them(other: range) -> None:
-    mine: list[Ports] = []
-    try:
-        while len(mine) < 4:
-            mine.append(Ports())
-        taken = [port for one in mine for port in one.take(8)]
-        assert len(set(taken)) == len(taken)
-        assert not set(other).intersection(taken)
-    finally:
-        for one in mine:
-            one.close()
-
-
-def test_the_blocks_of_processes_that_ended_are_given_again() -> None:
-    for _ in range(2 * len(blocks(32_768, 60_999))):
-        Ports().close()
+def test_the_ports_of_a_process_are_nobody_elses_until_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    program = "import sys; from tests.lab.ports import free_port; print(free_port(), flush=True); sys.stdin.read()"
+    argv = [sys.executable, "-c", program]
+    with subprocess.Popen(argv, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        port = int(other.stdout.readline())
+        theirs = next(block for block in blocks(0, 0) if port in block)
+        monkeypatch.setattr("tests.lab.ports.blocks", lambda low, high: [theirs])
+        with pytest.raises(LabError, match="other processes have the other 1 blocks"):
+            Ports()
+    ours = Ports()
+    assert ours.take(4)[0] in theirs
+    ours.close()
 
 
 def test_where_the_kernel_chooses_from_all_ports_that_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
