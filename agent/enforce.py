@@ -3,10 +3,10 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from itertools import islice
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import structlog
 
@@ -14,34 +14,29 @@ from agent import report
 from agent.boot import Restored
 from agent.clock import Steps
 from agent.dataplane.base import CHECK_SECONDS
-from agent.dataplane.change import Change
 from agent.dataplane.compare import Difference
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES
-from agent.dataplane.plan import KINDS, set_name
+from agent.dataplane.interface import Enforcing
+from agent.dataplane.kinds import KINDS, set_name
 from agent.desired import ALLOW, DENY, Desired, fingerprint
 from agent.integrity import Integrity
 from agent.learning import PATIENCE, Learning
 from agent.saving import Saver
-from agent.services import Protected, find_in_consul, find_in_files
 from agent.settings import AgentSettings
 from agent.state import State
 from agent.statefile import StateFile
 from agent.telling import Telling
-from radius_bridge.policy.members import Prefix
+from agent.watching import Watching
+from radius_bridge.policy.services import Service
 from radius_bridge.process import together
 from radius_bridge.registry.consul import Consul
-from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.keys import Keys, Scope
 
 log = structlog.get_logger()
 
-SERVICES_EVERY: Final = 5.0
-"""Seconds between looks at the services of this host."""
-
 RETRY_AT_MOST: Final = 30.0
 """Longest wait (seconds) before a failed change of the kernel is tried again."""
-
 
 COUNTING: Final = 1.0
 """Seconds that the kernel's tools have to say how many were refused."""
@@ -61,38 +56,6 @@ def pause(now: float, *due: float) -> float:
     return min(CHECK_SECONDS, max(_BREATH, min(due) - now))
 
 
-class Dataplane(Protocol):
-    """What programs the kernel: as much of agent.dataplane.base.Dataplane as is needed here."""
-
-    @property
-    def name(self) -> str:
-        """The backend."""
-
-    @property
-    def refused(self) -> Mapping[str, int]:
-        """Attempts to connect that were refused, by service."""
-
-    async def count_refused(self) -> Mapping[str, int]:
-        """Counts them now. Raises DataplaneError."""
-
-    def alarms(self) -> Sequence[str]:
-        """What somebody must look after."""
-
-    def entries(self) -> int:
-        """Members that are programmed."""
-
-    async def apply(
-        self, desired: Desired, now: float, changed: Mapping[str, Collection[Prefix]] | None = None
-    ) -> Change:
-        """Makes the kernel enforce `desired`. Raises DataplaneError."""
-
-    def next_refresh(self, now: float) -> float:
-        """When that is due again though nothing changes (epoch seconds)."""
-
-    def distrust(self, sets: Collection[str]) -> None:
-        """What is in these sets (the kernel's names) is not believed: apply programs it anew."""
-
-
 class Enforcer:
     """Keeps the kernel as Consul wants it, and on disk what the kernel is told.
 
@@ -105,7 +68,7 @@ class Enforcer:
         settings: AgentSettings,
         scope: Scope,
         consul: Consul,
-        dataplane: Dataplane,
+        dataplane: Enforcing,
         ready: Callable[[], None],
         look_again: asyncio.Event,
         clock: Callable[[], float] = time.time,
@@ -114,10 +77,8 @@ class Enforcer:
     ) -> None:
         """`scope` is this host's datacenter and node; `integrity` looks after the dataplane."""
         self._settings = settings
-        self._consul = consul
         self._dataplane = dataplane
         self._announce_ready = ready
-        self._look_again = look_again
         self._clock = clock
         self._restored = restored or Restored()
         self._integrity = integrity
@@ -128,15 +89,11 @@ class Enforcer:
         self.learning = Learning(consul, keys, scope, failsafe, clock, state, posture)
         self.follower = self.learning.follower
         self.saver = Saver(StateFile(settings.state_dir), self._state)
-        self._protected = Protected()
-        if state is not None:
-            known = {service.name: service for service in state.services}
-            self._protected = Protected(known, dict(state.absent), state.looked)
+        self.watching = Watching(settings.services_dir, consul.agent_services, self._protect, look_again, clock, state)
         self.telling = Telling(consul, keys.host(scope.node), self.status, clock)
         self._started, self._began = clock(), time.monotonic()
-        self._services_read = 0.0
-        self._errors: dict[str, str] = {}
-        self._service_problems: tuple[str, ...] = ()
+        self._kernel_error = ""
+        """Why the kernel could not be programmed; empty if it could."""
         self._wanted: Desired | None = None
         """What the kernel was last told to enforce."""
         self._enforced: Desired | None = None
@@ -159,38 +116,11 @@ class Enforcer:
             for work in (
                 self.learning.follower.run(),
                 self.learning.read_again(),
-                self.watch_services(),
+                self.watching.run(),
                 self.enforce(),
                 self.saver.run(),
             ):
                 tasks.create_task(work)
-
-    async def watch_services(self) -> None:
-        """Follows the services of the local Consul agent and the service files for ever."""
-        known: object = None
-        while True:
-            self._look_again.clear()
-            found = [await asyncio.to_thread(find_in_files, self._settings.services_dir)]
-            try:
-                found.append(find_in_consul(await self._consul.agent_services()))
-            except RegistryError as error:
-                if "services" not in self._errors:
-                    log.warning("services not readable, keeping what is enforced", error=str(error))
-                self._errors["services"] = str(error)
-            else:
-                self._services_read = time.monotonic()
-                self._errors.pop("services", None)
-                services = self._protected.update(found, self._clock())
-                problems = self._service_problems = tuple(problem for look in found for problem in look.problems)
-                if known != (services, problems, self._protected.absent.keys()):
-                    known = (services, problems, set(self._protected.absent))
-                    self.learning.protect(services, problems)
-                    self.saver.changed()
-            try:
-                async with asyncio.timeout(SERVICES_EVERY):
-                    await self._look_again.wait()
-            except TimeoutError:
-                continue
 
     async def enforce(self) -> None:
         """Programs the kernel whenever something was heard, for ever."""
@@ -214,11 +144,11 @@ class Enforcer:
             except DataplaneError as error:
                 failures += 1
                 wait = min(RETRY_AT_MOST, 0.5 * 2**failures) * random.uniform(0.5, 1)  # noqa: S311 — only a jitter
-                self._errors["kernel"] = str(error)
+                self._kernel_error = str(error)
                 log.error("kernel not programmed", error=str(error), retry_s=round(wait, 1))
                 continue
             failures = 0
-            self._errors.pop("kernel", None)
+            self._kernel_error = ""
             now = self._clock()
             due = [max(now + 1.0, self._dataplane.next_refresh(now)) if is_ready else now + PATIENCE]
             if self._integrity is not None:
@@ -253,35 +183,23 @@ class Enforcer:
             async with asyncio.timeout(COUNTING):
                 await self._dataplane.count_refused()
 
-    def forget(self, name: str) -> dict[str, Any]:
-        """Protects a service no longer that no source lists any more; the answer says what was done."""
-        try:
-            self._protected.forget(name)
-        except ValueError as error:
-            return {"error": str(error)}
-        log.warning("service forgotten, its ports are not protected any more", service=name)
-        self.learning.protect(self._protected.listed(), self._service_problems)
-        self.saver.changed()
-        return {"forgotten": name}
-
     def status(self) -> dict[str, Any]:
         """What the agent enforces and how fresh that is; times are epoch seconds."""
         now = self._clock()
-        state_error = self.saver.error
+        errors = {"services": self.watching.error, "kernel": self._kernel_error, "state": self.saver.error}
         return {
             "started": self._started,
             "enforcing": bool(self._applied_at),
             "restored": self._restored.state.written if self._restored.state else None,
             "applied": self._applied_at or None,
             "last_change": self._last_change or None,
-            "contact_age_s": report.contact_ages(self.learning, self._services_read),
-            "errors": self._errors
-            | report.trouble(self.learning, self._began)
-            | ({"state": state_error} if state_error else {}),
+            "contact_age_s": report.contact_ages(self.learning, self.watching.last_contact),
+            "errors": {what: error for what, error in errors.items() if error}
+            | report.trouble(self.learning, self._began),
             "refused_state": self._restored.problem,
             "state": self.saver.status(),
             "told": {"error": self.telling.error, **self.telling.counters},
-            "absent_services": dict(self._protected.absent),
+            "absent_services": dict(self.watching.absent),
             "backend": self._dataplane.name,
             "mode": self._settings.mode,
             "policy": self._settings.policy,
@@ -293,9 +211,13 @@ class Enforcer:
                 *self._dataplane.alarms(),
                 *(self._integrity.alarms() if self._integrity else ()),
             ],
-            **(self._integrity.status() if self._integrity else {}),
+            **(self._integrity.repairs.status() if self._integrity else {}),
             **report.about_enforced(self.learning, self._enforced, now),
         }
+
+    def _protect(self, services: Sequence[Service], problems: Sequence[str]) -> None:
+        self.learning.protect(services, problems)
+        self.saver.changed()
 
     async def _program(self, woken: float) -> None:
         """Makes the kernel enforce what is known. Raises DataplaneError; then everything is compared next time."""
@@ -353,7 +275,7 @@ class Enforcer:
                 self._clock(),
                 wanted.services,
                 {name: dict(members) for name, members in wanted.members.items()},
-                {name: since for name, since in self._protected.absent.items() if name in wanted.members},
-                self._protected.looked,
+                {name: since for name, since in self.watching.absent.items() if name in wanted.members},
+                self.watching.looked,
                 fingerprint(wanted.failsafe, wanted.posture),
             )

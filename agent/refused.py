@@ -11,7 +11,7 @@ from typing import Any, Final
 import structlog
 
 from agent.dataplane.errors import DataplaneError
-from agent.dataplane.plan import short_name
+from agent.dataplane.kinds import short_name
 from agent.dataplane.rules import LOG_PREFIX, REFUSED
 from agent.nflog import Logged, NflogSocket
 from radius_bridge.policy.members import Prefix

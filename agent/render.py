@@ -4,10 +4,11 @@ import time
 
 from agent.dataplane import choose, nft_rules, rules
 from agent.dataplane.iptables import Installed, install_text
+from agent.dataplane.kinds import set_name
 from agent.dataplane.nft import Installed as NftInstalled
 from agent.dataplane.nft import install_text as nft_install_text
 from agent.dataplane.nft import sets_text
-from agent.dataplane.plan import Wanted, set_name
+from agent.dataplane.plan import Wanted
 from agent.desired import Desired
 from agent.notes import about_ports, local_range
 from agent.services import Protected, find_in_consul, find_in_files

@@ -12,7 +12,7 @@ from agent import control
 from agent.answers import Answers
 from agent.boot import Restored, keep_up, restore
 from agent.dataplane import choose
-from agent.dataplane.base import Dataplane
+from agent.dataplane.interface import Dataplane
 from agent.enforce import Enforcer
 from agent.integrity import Integrity
 from agent.refused import RefusedLog
@@ -54,7 +54,7 @@ async def run(settings: AgentSettings) -> None:
             enforcer.telling.status = told.status
             answers: dict[str, control.Answer] = {
                 "status": told.status_now,
-                "forget": enforcer.forget,
+                "forget": enforcer.watching.forget,
                 "verify": told.verify,
                 "why": told.why,
                 "refused": told.refused,

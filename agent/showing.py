@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from agent.clicommon import DEFAULT_CONFIG, FAILED, OK, ConfigOption, JsonOption, ask
-from agent.dataplane.plan import short_name
+from agent.dataplane.kinds import short_name
 from agent.dataplane.rules import DENIED, REFUSED
 from agent.desired import DENY
 from radius_bridge.policy.expiry import format_duration

@@ -6,13 +6,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.lab.ports import free_ports
 from tests.lab.processes import Process
 from tests.lab.radius_client import AccountingClient, Status, accounting
 
 SECRET = b"a secret of a benchmark"
 
 Make = Callable[[Path, int], Process]
-"""Makes a server, not yet started, that has a folder for itself and listens at a UDP port of 127.0.0.1."""
+"""Makes a server, not yet started, that has a folder for itself and listens at a UDP port of 127.0.0.1.
+
+The port above that one is free, too.
+"""
 
 
 def connected(port: int) -> socket.socket:
@@ -27,7 +31,7 @@ def connected(port: int) -> socket.socket:
 @contextmanager
 def serving(make: Make) -> Iterator[tuple[Process, int]]:
     """A server that answers, and its port. Raises LabError if it does not within two minutes."""
-    port = _free_port()
+    port, _ = free_ports(2)
     with tempfile.TemporaryDirectory(prefix="rb-bench-") as folder:
         server = make(Path(folder), port)
         try:
@@ -85,22 +89,6 @@ server default {{
     )
     argv: list[str | Path] = ["freeradius", "-f", "-l", "stdout", "-d", folder, "-n", "radiusd"]
     return Process("freeradius", argv, log=folder / "log")
-
-
-def _free_port() -> int:
-    """A port that is free for UDP; the one above it is free for TCP (metrics)."""
-    while True:
-        with (
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp,
-            socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp,
-        ):
-            udp.bind(("127.0.0.1", 0))
-            port: int = udp.getsockname()[1]
-            try:
-                tcp.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
-                continue
-            return port
 
 
 def _answers(port: int) -> bool:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import structlog
 
-from agent.dataplane.base import Dataplane
+from agent.dataplane.interface import Dataplane
 from agent.dataplane.ipset import IpsetDataplane
 from agent.dataplane.nftables import NftablesDataplane
 from bench.dataplanes import FIRST, desired, members, service

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Literal
 
 from agent.dataplane import nft_rules, rules
-from agent.dataplane.base import Dataplane, Leftovers, Lock, call
+from agent.dataplane.base import Leftovers, Lock, call
 from agent.dataplane.errors import DataplaneError
+from agent.dataplane.interface import Dataplane
 from agent.dataplane.ipset import IpsetDataplane
 from agent.dataplane.iptables import Iptables
 from agent.dataplane.nft import Nft

@@ -5,7 +5,8 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from math import inf
 
-from agent.dataplane.plan import KINDS, Kind, Range, Wanted, kind_of, kind_of_set, last_address, live, ranges, set_name
+from agent.dataplane.kinds import KINDS, Kind, kind_of, kind_of_set, set_name
+from agent.dataplane.plan import Range, Wanted, last_address, live, ranges
 from agent.desired import Desired
 from radius_bridge.policy.members import Prefix
 

@@ -9,22 +9,18 @@ from math import inf
 
 from agent.dataplane.change import MANY, Run, aside
 from agent.dataplane.errors import DataplaneError
+from agent.dataplane.kinds import KINDS, TEMPORARY, Kind, kind_of, set_name
 from agent.dataplane.netlink import MemberSocket, Operation
 from agent.dataplane.plan import (
-    KINDS,
     LONGEST_TIMEOUT,
     NOBODY,
-    TEMPORARY,
     Delta,
-    Kind,
     Part,
     Wanted,
     by_kind,
     delta,
     delta_of,
-    kind_of,
     live,
-    set_name,
     timeout,
     timeouts,
 )

@@ -9,40 +9,31 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager, AsyncExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 import structlog
 
 from agent.dataplane.base import CHECK_SECONDS, CHILDREN, Leftovers, Lock, check_names, limit_alarms
+from agent.dataplane.chains import Chains
 from agent.dataplane.change import Change, Run
 from agent.dataplane.compare import Difference, Listing, differences, wanted_members
 from agent.dataplane.contents import Contents
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES, Touched
-from agent.dataplane.iptables import Installed, Iptables, expected, read_save
+from agent.dataplane.kinds import KINDS, kind_of_set, set_name
 from agent.dataplane.looks import Looks
 from agent.dataplane.netlink import MemberSocket
-from agent.dataplane.plan import KINDS, LONGEST_TIMEOUT, Wanted, kind_of_set, set_name
-from agent.dataplane.rules import JUMPS, empty, is_chain_of_ours, render
+from agent.dataplane.plan import LONGEST_TIMEOUT, Wanted
+from agent.dataplane.rules import JUMPS, is_chain_of_ours
 from agent.dataplane.sets import open_sets
 from agent.dataplane.template import RuleTemplate
-from agent.desired import Desired, Failsafe, Posture
+from agent.desired import Desired
 from radius_bridge.policy.members import Prefix
-from radius_bridge.policy.services import Service
 
 __all__ = ["CHECK_SECONDS", "Change", "DataplaneError", "IpsetDataplane"]
 
 log = structlog.get_logger()
-
-_Source = tuple[tuple[Service, ...], tuple[Failsafe, ...], Posture, frozenset[str]]
-"""What rules are made of; the last are the overrides and custom sets without members, which have no rules."""
-
-_HIDDEN = (
-    "{0} cannot list the table filter, since somebody put rules there with nft that it does not know: what is changed "
-    "by hand there is not seen; move those rules to another table (nft list ruleset), or use the backend nftables"
-)
 
 _IN_THE_WAY = (
     "the set {0} is not needed any more and cannot go ({1}): a rule that is not ours mentions it; it is not kept up to "
@@ -67,23 +58,17 @@ class IpsetDataplane:
     ) -> None:
         self._lock = Lock(lock)
         self._leftovers = leftovers or Leftovers()
-        self._template = template
-        self._template_refused: dict[int, str] = {}
-        self._hidden: set[int] = set()  # IP versions whose table iptables does not list
-        self._counted: Counter[str] = Counter()  # refused before the rules were last written
-        self._counts: dict[int, Mapping[str, int]] = {}  # refused since then, by IP version
         self._busy = asyncio.Lock()
         self._members: MemberSocket | None = None
         self._contents: Contents | None = None
         self._looks: Looks | None = None
-        self._tables = [Iptables(4, backend)]
+        self._chains = [Chains(4, backend, template)]
         if Path("/proc/sys/net/ipv6").exists():
-            self._tables.append(Iptables(6, backend))
+            self._chains.append(Chains(6, backend, template))
         else:
             log.warning("this kernel has no IPv6: only IPv4 is enforced, there is nothing else to enforce")
-        self._versions = [table.version for table in self._tables]
+        self._versions = [chains.version for chains in self._chains]
         self._existing: set[str] | None = None  # our sets in the kernel; None: not known
-        self._rules: dict[int, tuple[_Source, Installed]] = {}
         self._checked = 0.0
         self._in_the_way: dict[str, str] = {}  # sets that cannot go → what to tell of them
 
@@ -131,7 +116,8 @@ class IpsetDataplane:
             else:
                 run = Run(now, began, existing, stack)
             await contents.program(run, wanted, changed)
-            await asyncio.gather(*(self._program_rules(run, table, desired) for table in self._tables))
+            is_due = self._check_due(run.now())
+            await asyncio.gather(*(chains.program(run, desired, is_due=is_due) for chains in self._chains))
             if run.failures:
                 raise DataplaneError("; ".join(run.failures))
             if self._check_due(now):
@@ -153,13 +139,8 @@ class IpsetDataplane:
 
     def alarms(self) -> Sequence[str]:
         """See `Dataplane.alarms`."""
-        hidden = [_HIDDEN.format("iptables" if version == 4 else "ip6tables") for version in sorted(self._hidden)]
-        return [
-            *limit_alarms(self.entries()),
-            *self._template_refused.values(),
-            *hidden,
-            *self._in_the_way.values(),
-        ]
+        of_rules = [alarm for chains in self._chains for alarm in chains.alarms()]
+        return [*limit_alarms(self.entries()), *of_rules, *self._in_the_way.values()]
 
     def entries(self) -> int:
         """See `Dataplane.entries`."""
@@ -168,18 +149,18 @@ class IpsetDataplane:
     @property
     def refused(self) -> Mapping[str, int]:
         """See `Dataplane.refused`; it counts since this agent's start."""
-        return sum((Counter(each) for each in self._counts.values()), self._counted)
+        return sum((chains.refused for chains in self._chains), Counter())
 
     async def count_refused(self) -> Mapping[str, int]:
         """See `Dataplane.count_refused`."""
         async with self._busy:
-            for table in self._tables:
-                self._counts[table.version] = (await table.read()).counts
+            for chains in self._chains:
+                await chains.count_refused()
             return self.refused
 
     async def is_in_place(self) -> bool:
         """See `Dataplane.is_in_place`."""
-        return all([(await table.read()).is_in_place for table in self._tables]) or await self._leftovers.enforce()
+        return all([await chains.is_in_place() for chains in self._chains]) or await self._leftovers.enforce()
 
     async def summary(self) -> dict[str, int]:
         """Our sets in the kernel, each with the number of its entries. Raises DataplaneError."""
@@ -194,7 +175,7 @@ class IpsetDataplane:
         members = self._open_members()
         rules: list[str] = []
         if only is None or RULES in only:
-            rules = [line for table in self._tables for line in (await self._read(table)).lines(table.version)]
+            rules = [line for chains in self._chains for line in (await chains.read()).lines(chains.version)]
             only = None if only is None else set(only) - {RULES}
         names = sorted(set(await self.summary()) - self._in_the_way.keys()) if only is None or only else []
         found = {name: await members.dump(name, kind_of_set(name)) for name in names if only is None or name in only}
@@ -222,21 +203,14 @@ class IpsetDataplane:
     @property
     def hears_of_rules(self) -> bool:
         """See `Dataplane.hears_of_rules`: iptables-nft is heard of, iptables-legacy is not."""
-        return all(installed.in_nftables for _, installed in self._rules.values())
+        return all(chains.is_heard_of for chains in self._chains)
 
     async def compare(self, desired: Desired, now: float, only: Collection[str] | None = None) -> Sequence[Difference]:
         """See `Dataplane.compare`: rules as iptables listed them when they were written, else as it usually does."""
         async with self._busy:
-            source = _source(desired)
             rules: list[str] = []
-            for version in self._versions if only is None or RULES in only else ():
-                known = self._rules.get(version)
-                wanted = (
-                    known[1]
-                    if known and known[0] == source
-                    else read_save(expected(render(desired, version, None, source[-1])))
-                )
-                rules += wanted.lines(version)
+            for chains in self._chains if only is None or RULES in only else ():
+                rules += chains.wanted(desired).lines(chains.version)
             if only is not None and self._looks is not None and set(only) != {RULES}:
                 only = set(only) - await self._looks.right(desired, await self.summary(), only, now)
             members = wanted_members(desired, self._versions, now, cut=False, only=only)
@@ -248,29 +222,19 @@ class IpsetDataplane:
     def distrust(self, sets: Collection[str]) -> None:
         """See `Dataplane.distrust`."""
         self._open_contents().forget(sets)
-        self._rules = {version: known for version, known in self._rules.items() if version in self._hidden}
+        for chains in self._chains:
+            chains.distrust()
         self._existing = None
 
     async def uninstall(self) -> None:
         """Removes our jumps, chains and sets, and nothing else. Raises DataplaneError."""
         async with self._busy, open_sets() as sets:
             self._open_contents().forget()
-            self._rules.clear()
             self._existing = None
-            for table in self._tables:
-                await table.uninstall()
+            for chains in self._chains:
+                await chains.uninstall()
             for name in await sets.entries():
                 await sets.destroy(name)
-
-    async def _read(self, table: Iptables) -> Installed:
-        """What is installed; where iptables does not list it, what was written. Raises DataplaneError."""
-        found = await table.read()
-        if not found.is_hidden:
-            self._hidden.discard(table.version)
-            return found
-        self._hidden.add(table.version)
-        known = self._rules.get(table.version)
-        return replace(known[1], counts={}, is_hidden=True) if known else found
 
     def _open_members(self) -> MemberSocket:
         if self._members is None:
@@ -281,49 +245,6 @@ class IpsetDataplane:
         if self._contents is None:
             raise DataplaneError("the dataplane is not open: use it in a `with` block")
         return self._contents
-
-    async def _program_rules(self, run: Run, table: Iptables, desired: Desired) -> None:
-        """Writes the rules of one IP version if policy or somebody else changed them."""
-        source = _source(desired)
-        known = self._rules.get(table.version)
-        try:
-            if known is not None and known[0] == source:
-                if not self._check_due(run.now()):
-                    return
-                found = await self._read(table)
-                if not found.is_hidden:
-                    self._counts[table.version] = found.counts
-                if found == known[1]:
-                    return
-                log.warning("the rules were changed by somebody else and are put back", ip_version=table.version)
-            before = await self._read(table)
-            self._rules.pop(table.version, None)
-            self._rules[table.version] = (source, await self._install(table, desired, source[-1], before))
-            # Writing rules sets their counters to zero.
-            self._counted.update(before.counts)
-            self._counts.pop(table.version, None)
-            run.change.rules.append(table.version)
-        except DataplaneError as error:
-            run.failures.append(str(error))
-
-    async def _install(
-        self, table: Iptables, desired: Desired, unused: Collection[str], before: Installed
-    ) -> Installed:
-        """Writes the rules by the site's template if iptables takes them, else by the built-in one."""
-        self._template_refused.pop(table.version, None)
-        refusal = ""
-        if self._template is not None:
-            try:
-                return await table.install(
-                    render(desired, table.version, self._template, unused), before, is_sites=True
-                )
-            except DataplaneError as error:
-                refusal = f"template {self._template.origin} is refused, the built-in one is used: {error}"
-        installed = await table.install(render(desired, table.version, None, unused), before)
-        if refusal:
-            log.error(refusal)
-            self._template_refused[table.version] = refusal
-        return installed
 
     async def _destroy_unused(self, run: Run, wanted: Mapping[str, Wanted]) -> None:
         """Destroys sets that no rule of ours mentions any more, and what an interrupted build left behind."""
@@ -342,7 +263,3 @@ class IpsetDataplane:
 
     def _check_due(self, now: float) -> bool:
         return abs(now - self._checked) >= CHECK_SECONDS
-
-
-def _source(desired: Desired) -> _Source:
-    return desired.services, desired.failsafe, desired.posture, empty(desired)

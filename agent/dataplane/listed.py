@@ -8,7 +8,8 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from agent.dataplane.compare import SLACK
-from agent.dataplane.plan import Kind, Part
+from agent.dataplane.kinds import Kind
+from agent.dataplane.plan import Part
 from agent.dataplane.wire import ATTRIBUTE
 
 _DATA, _NESTED = 7, 0x8000

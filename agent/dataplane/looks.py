@@ -5,8 +5,9 @@ from functools import partial
 from typing import Any, Final
 
 from agent.dataplane.change import aside
+from agent.dataplane.kinds import Kind, set_name
 from agent.dataplane.listed import Listed, are_as_wanted
-from agent.dataplane.plan import LONGEST_TIMEOUT, Kind, Part, Wanted, by_kind, set_name
+from agent.dataplane.plan import LONGEST_TIMEOUT, Part, Wanted, by_kind
 from agent.desired import Desired
 
 FEW: Final = 2000

@@ -18,7 +18,8 @@ from typing import NamedTuple
 
 from agent.dataplane.change import aside, in_thread
 from agent.dataplane.errors import DataplaneError
-from agent.dataplane.plan import NUMBER_OF, Kind, Range, is_ours
+from agent.dataplane.kinds import Kind, is_ours
+from agent.dataplane.plan import NUMBER_OF, Range
 from agent.dataplane.wire import Records, attributes, big_endian, split
 from radius_bridge.policy.members import Prefix
 

@@ -10,24 +10,10 @@ from functools import partial
 
 from agent.dataplane.change import MANY, Change, aside
 from agent.dataplane.errors import DataplaneError
+from agent.dataplane.kinds import KINDS, Kind, kind_of, set_name
 from agent.dataplane.nft_netlink import Do, Elements, ElementSocket, Form, Step
 from agent.dataplane.nft_rules import OVERRIDDEN, OVERRIDDEN_ALL
-from agent.dataplane.plan import (
-    KINDS,
-    NUMBER_OF,
-    Delta,
-    Kind,
-    Part,
-    Range,
-    Wanted,
-    by_kind,
-    delta,
-    delta_of,
-    kind_of,
-    live,
-    ranges,
-    set_name,
-)
+from agent.dataplane.plan import NUMBER_OF, Delta, Part, Range, Wanted, by_kind, delta, delta_of, live, ranges
 from radius_bridge.policy.members import Prefix
 
 OVERRIDDEN_FORM = Form(1, hosts=True)

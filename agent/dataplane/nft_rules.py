@@ -8,7 +8,8 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
-from agent.dataplane.plan import KINDS, Kind, last_address, set_name, short_name
+from agent.dataplane.kinds import KINDS, Kind, set_name, short_name
+from agent.dataplane.plan import last_address
 from agent.dataplane.ports import segments, union
 from agent.dataplane.rules import CLOSED, DENIED, LOG_PREFIX, REFUSED
 from agent.dataplane.template import RuleTemplate, built_in

@@ -17,11 +17,12 @@ from agent.dataplane.change import Change
 from agent.dataplane.compare import Difference, Listing, differences, wanted_members
 from agent.dataplane.errors import DataplaneError
 from agent.dataplane.events import RULES, Touched
+from agent.dataplane.kinds import is_ours, kind_of_set
 from agent.dataplane.nft import Installed, Nft, install_text, read_listing, sets_text
 from agent.dataplane.nft_contents import FORMS, LONGEST, OVERRIDDEN_FORM, NftContents
 from agent.dataplane.nft_netlink import ElementSocket, WhileMany
 from agent.dataplane.nft_rules import OVERRIDDEN, OVERRIDDEN_ALL, TABLE, counted, declarations, is_overridden, render
-from agent.dataplane.plan import Wanted, is_ours, kind_of_set
+from agent.dataplane.plan import Wanted
 from agent.dataplane.template import RuleTemplate
 from agent.desired import Desired, Failsafe, Posture
 from radius_bridge.policy.members import Prefix

@@ -19,11 +19,23 @@ from dataclasses import dataclass, replace
 from itertools import count
 from typing import NamedTuple
 
-from agent.dataplane.plan import Kind, Wanted, set_name, short_name
+from agent.dataplane.kinds import short_name
+from agent.dataplane.matches import (
+    DISCOVERY,
+    ICMP_ERRORS,
+    LEASES,
+    LISTENERS,
+    NEW,
+    address,
+    by_original_port,
+    by_port,
+    in_sets,
+    quoted,
+)
+from agent.dataplane.plan import Wanted
 from agent.dataplane.ports import segments, union
 from agent.dataplane.template import RuleTemplate, built_in
 from agent.desired import ALLOW, DENY, Desired, Target
-from radius_bridge.policy.members import Prefix
 from radius_bridge.policy.services import Ports, Protocol
 
 JUMPS = {"INPUT": "RB-INPUT", "OUTPUT": "RB-OUTPUT", "FORWARD": "RB-FORWARD"}
@@ -49,27 +61,8 @@ _UNREACHABLE = {
     4: "REJECT --reject-with icmp-port-unreachable",
     6: "REJECT --reject-with icmp6-port-unreachable",
 }
-_ICMP_ERRORS = {
-    4: [f"-p icmp -m icmp --icmp-type {number}" for number in (3, 11, 12)],
-    6: [f"-p ipv6-icmp -m icmp6 --icmpv6-type {number}" for number in (1, 2, 3, 4)],
-}
-_DISCOVERY = {  # RFC 4861, section 4
-    4: [],
-    6: [f"-p ipv6-icmp -m icmp6 --icmpv6-type {number}" for number in range(133, 138)],
-}
-_LISTENERS = {  # RFC 2710, section 3, and RFC 3810, section 5: a switch that listens in needs them for discovery
-    4: [],
-    6: [f"-p ipv6-icmp -m icmp6 --icmpv6-type {number}" for number in (130, 131, 132, 143)],
-}
-_LEASES = {  # RFC 8415, section 7.2: asked by multicast, so that no connection of ours is known to be answered
-    4: [],
-    6: ["-s fe80::/10 -p udp -m udp --sport 547 --dport 546"],
-}
-_MULTIPORT_MAX = 15
 _FEW = 6
 """So many rules about ports are looked at one by one."""
-_NUMBERS = {Protocol.TCP: 6, Protocol.UDP: 17}
-_NEW = "-m conntrack --ctstate NEW"
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +106,13 @@ def render(
     observe = desired.posture.observe
     loud, quiet = (None, None) if observe else ((_RESET, _UNREACHABLE[version]), (_RESET, "DROP"))
     paths = {
-        "input": _Path("RB-INPUT", "src", _by_port("dport"), "RETURN" if observe else "ACCEPT", loud),
-        "output": _Path("RB-OUTPUT", "dst", _by_port("sport"), "RETURN", quiet),
-        "forward": _Path("RB-FORWARD", "src", _by_original_port, "RETURN", loud),
-        "reply": _Path("RB-REPLY", "dst", _by_original_port, "RETURN", quiet),
+        "input": _Path("RB-INPUT", "src", by_port("dport"), "RETURN" if observe else "ACCEPT", loud),
+        "output": _Path("RB-OUTPUT", "dst", by_port("sport"), "RETURN", quiet),
+        "forward": _Path("RB-FORWARD", "src", by_original_port, "RETURN", loud),
+        "reply": _Path("RB-REPLY", "dst", by_original_port, "RETURN", quiet),
     }
     blocks = {
-        "input_discovery": [f"-A RB-INPUT {match} -j {paths['input'].admit}" for match in _DISCOVERY[version]],
+        "input_discovery": [f"-A RB-INPUT {match} -j {paths['input'].admit}" for match in DISCOVERY[version]],
         "input_closed": _closed(desired, paths["input"], version),
     }
     for name, path in paths.items():
@@ -138,7 +131,7 @@ def _checks(path: _Path, desired: Desired, version: int, unused: Collection[str]
     )
     of_set = {Target.ACCEPT: targets[""], Target.REJECT: targets["deny"], Target.DROP: targets["drop"]}
     failsafe = [
-        f"-A {chain} {_address(path, network)}{match} -j {path.admit}"
+        f"-A {chain} {address(network, path.client)}{match} -j {path.admit}"
         for entry in desired.failsafe
         for network in entry.networks
         if network.version == version
@@ -147,7 +140,7 @@ def _checks(path: _Path, desired: Desired, version: int, unused: Collection[str]
 
     def looked_up(name: str, target: str) -> list[str]:
         kinds = Wanted({}, (version,), shuts_out=desired.posture.shuts_out(name)).kinds
-        matches = [] if name in unused else _in_sets(name, path, kinds)
+        matches = [] if name in unused else in_sets(name, kinds, path.client)
         return [f"-A {chain} {match} {target}" for match in matches]
 
     return {
@@ -222,7 +215,9 @@ def _leaf(path: _Path, chain: str, leads: Iterable[_Lead]) -> list[str]:
 def _service(path: _Path, chain: str, services: Iterable[str], desired: Desired, version: int) -> list[str]:
     """The chain for ports that belong to these services: members are let in, attempts of others are told."""
     kinds = Wanted({}, (version,)).kinds
-    rules = [f"-A {chain} {member} -j {path.admit}" for name in services for member in _in_sets(name, path, kinds)]
+    rules = [
+        f"-A {chain} {member} -j {path.admit}" for name in services for member in in_sets(name, kinds, path.client)
+    ]
     if path.client == "src":
         rules += [rule for name in services for rule in _tell(chain, REFUSED + short_name(name), desired)]
     return [*rules, f"-A {chain} -g {path.chain}-PORTS"]
@@ -243,7 +238,7 @@ def _ends(path: _Path, desired: Desired, version: int) -> dict[str, list[str]]:
         blocks["denied_ports"] = _refuse(path, f"{path.chain}-DENY", protected)
         blocks["dropped_ports"] = _refuse(path, f"{path.chain}-DROP", protected, silently=True)
     if path.chain == "RB-OUTPUT":
-        errors = _ICMP_ERRORS[version] + _DISCOVERY[version]
+        errors = [*ICMP_ERRORS[version], *DISCOVERY[version]]
         blocks["denied_errors"] = [f"-A RB-OUTPUT-DENY {match} -j RETURN" for match in errors]
         blocks["dropped_errors"] = [f"-A RB-OUTPUT-DROP {match} -j RETURN" for match in errors]
     return blocks
@@ -267,12 +262,12 @@ def _refuse(path: _Path, chain: str, only: Iterable[Ports] | None = None, *, sil
 
 def _tell(chain: str, what: str, desired: Desired) -> list[str]:
     """Counts attempts to connect, and logs some of them."""
-    rules = [f"-A {chain} {_NEW} -m comment --comment {_quoted(what)}"]
+    rules = [f"-A {chain} {NEW} -m comment --comment {quoted(what)}"]
     log = desired.posture.log
     if log is not None:
         limit = f"-m limit --limit {log.per_second}/sec --limit-burst {2 * log.per_second}"
-        target = f"-j NFLOG --nflog-prefix {_quoted(LOG_PREFIX + what)} --nflog-group {log.group}"
-        rules.append(f"-A {chain} {_NEW} {limit} {target}")
+        target = f"-j NFLOG --nflog-prefix {quoted(LOG_PREFIX + what)} --nflog-group {log.group}"
+        rules.append(f"-A {chain} {NEW} {limit} {target}")
     return rules
 
 
@@ -280,65 +275,13 @@ def _closed(desired: Desired, path: _Path, version: int) -> list[str]:
     """What a closed host does with everything that is no service's: its own connections and openings go on."""
     if not desired.posture.closed:
         return []
-    passing = ["-m conntrack --ctstate RELATED", "-m conntrack --ctdir REPLY", *_LISTENERS[version], *_LEASES[version]]
+    passing = ["-m conntrack --ctstate RELATED", "-m conntrack --ctdir REPLY", *LISTENERS[version], *LEASES[version]]
     for opening in desired.posture.openings:
         networks = [network for network in opening.networks if network.version == version]
-        sources = [_address(path, network) for network in networks] if opening.networks else [""]
+        sources = [address(network, path.client) for network in networks] if opening.networks else [""]
         matches = path.ports(opening.ports) if opening.ports else [""]
         passing += [f"{source}{match}".strip() for source in sources for match in matches]
     chain = f"{path.chain}-REST"
     rules = [f"-A {chain} {match} -j RETURN" for match in passing]
     verdict = "RETURN" if path.refuse is None else "DROP"
     return [*rules, *_tell(chain, CLOSED, desired), f"-A {chain} -j {verdict}"]
-
-
-def _address(path: _Path, network: Prefix) -> str:
-    """The match for a network, as iptables-save writes it."""
-    option = "-s" if path.client == "src" else "-d"
-    return f"{option} {network}{f'/{network.length}' if network.is_host else ''} " if network.length else ""
-
-
-def _in_sets(name: str, path: _Path, kinds: Iterable[Kind]) -> list[str]:
-    return [f"-m set --match-set {set_name(kind, name)} {path.client}" for kind in kinds]
-
-
-def _by_port(end: str) -> Callable[[Iterable[Ports]], list[str]]:
-    def matches(ports: Iterable[Ports]) -> list[str]:
-        found, listed = [], list(ports)
-        for protocol in Protocol:
-            for group in _groups([each for each in listed if each.protocol is protocol]):
-                several = f"-m multiport --{end}s" if len(group) > 1 else f"-m {protocol} --{end}"
-                found.append(f"-p {protocol} {several} {','.join(map(_numbers, group))}")
-        return found
-
-    return matches
-
-
-def _by_original_port(ports: Iterable[Ports]) -> list[str]:
-    return [
-        f"-p {each.protocol} -m conntrack --ctproto {_NUMBERS[each.protocol]} --ctorigdstport {_numbers(each)}"
-        for each in ports
-    ]
-
-
-def _groups(ports: Sequence[Ports]) -> list[list[Ports]]:
-    """Splits ports as `-m multiport` takes them: 15 at most, where a range counts for two."""
-    groups: list[list[Ports]] = []
-    room = 0
-    for each in ports:
-        weight = 1 if each.first == each.last else 2
-        if weight > room:
-            groups.append([])
-            room = _MULTIPORT_MAX
-        groups[-1].append(each)
-        room -= weight
-    return groups
-
-
-def _numbers(ports: Ports) -> str:
-    return str(ports.first) if ports.first == ports.last else f"{ports.first}:{ports.last}"
-
-
-def _quoted(text: str) -> str:
-    """As iptables-save writes it."""
-    return f'"{text}"' if any(not (each.isalnum() or each == "_") for each in text) else text

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from agent.dataplane.errors import DataplaneError
-from agent.dataplane.plan import Kind, is_ours, kind_of_set, size
+from agent.dataplane.kinds import Kind, is_ours, kind_of_set
+from agent.dataplane.plan import size
 from radius_bridge import lean
 
 with lean.submodules_only("pyroute2"):  # a database of all interfaces, among others

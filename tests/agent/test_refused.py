@@ -1,6 +1,6 @@
 """The table of who was refused is bounded, and reads what the kernel logs."""
 
-from agent.dataplane.plan import short_name
+from agent.dataplane.kinds import short_name
 from agent.nflog import Logged
 from agent.refused import RefusedTable
 from radius_bridge.policy.members import Prefix, parse_prefix

@@ -13,6 +13,7 @@ from radius_bridge.cli.main import app
 from radius_bridge.radius.attributes import unpack
 from radius_bridge.radius.dictionary import standard
 from radius_bridge.radius.packet import accounting_response, is_genuine, parse
+from tests.lab.ports import free_port
 
 SECRET = b"a shared secret!"
 
@@ -151,10 +152,7 @@ def test_without_an_answer_the_exit_code_is_1(
 
 
 def test_where_nobody_listens_it_says_so(secret_file: Path) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    result = send(f"127.0.0.1:{port}", secret_file, "login", "alice", "10.0.0.1")
+    result = send(f"127.0.0.1:{free_port()}", secret_file, "login", "alice", "10.0.0.1")
     assert (result.exit_code, "nobody listens there" in result.stderr) == (1, True)
 
 

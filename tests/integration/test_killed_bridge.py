@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.consul import ConsulServer
+from tests.lab.ports import free_port
 from tests.lab.processes import BIN, Process, run, wait_until
 from tests.lab.radius_client import AccountingClient, Status, accounting
 
@@ -32,9 +33,7 @@ class Bridge:
     """`radius-bridge serve` on a port of its own."""
 
     def __init__(self, consul: ConsulServer, folder: Path) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         config = folder / "bridge.toml"
         config.write_text(
             f'[consul]\nurl = "{consul.url}"\n[radius]\nlisten = ["127.0.0.1:{self.port}"]\n'

@@ -13,6 +13,7 @@ import pytest
 from radius_bridge.radius import status
 from tests.lab.burst import Burst
 from tests.lab.consul import ConsulServer
+from tests.lab.ports import free_ports
 from tests.lab.processes import BIN, Process, wait_until
 from tests.lab.radius_client import AccountingClient, Status, accounting, is_response, request
 
@@ -35,7 +36,7 @@ class Bridge:
     """`radius-bridge serve` with its counters."""
 
     def __init__(self, consul: ConsulServer, folder: Path) -> None:
-        self.port, self._metrics = _free_port(socket.SOCK_DGRAM), _free_port(socket.SOCK_STREAM)
+        self.port, self._metrics = free_ports(2)
         config = folder / "bridge.toml"
         config.write_text(
             f'[consul]\nurl = "{consul.url}"\n[radius]\nlisten = ["127.0.0.1:{self.port}"]\n'
@@ -83,13 +84,6 @@ class Bridge:
                 return None
             assert is_response(answer, asked, SECRET)
             return time.monotonic() - began
-
-
-def _free_port(kind: int) -> int:
-    with socket.socket(socket.AF_INET, kind) as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ import pytest
 
 from radius_bridge.radius import status
 from tests.lab.consul import ConsulServer
+from tests.lab.ports import free_port
 from tests.lab.processes import BIN, PROJECT, Process, wait_until
 from tests.lab.radius_client import AccountingClient, Status, accounting
 
@@ -31,9 +32,7 @@ def test_the_bridges_policy_lets_it_record_and_prove_that_it_can(consul: ConsulS
     token = tmp_path / "token"
     token.touch(mode=0o600)
     token.write_text(json.loads(made)["SecretID"])
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        address: tuple[str, int] = free.getsockname()
+    address = "127.0.0.1", free_port()
     config = tmp_path / "bridge.toml"
     config.write_text(
         f'[consul]\nurl = "{consul.url}"\ntoken_file = "{token}"\n[radius]\nlisten = ["127.0.0.1:{address[1]}"]\n'

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.lab.consul import ConsulServer
+from tests.lab.ports import free_port
 from tests.lab.processes import BIN, Process, run, wait_until
 from tests.lab.radius_client import AccountingClient, Attributes, Status, accounting, is_response, request
 
@@ -28,9 +29,7 @@ class Bridge(Process):
     """`radius-bridge serve` on a port of its own, and packets to it."""
 
     def __init__(self, consul: ConsulServer, folder: Path) -> None:
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = free_port()
         self.config = folder / "bridge.toml"
         self._consul = consul
         self.configure("10.0.0.0/8")

@@ -4,12 +4,12 @@ import json
 import os
 import shutil
 import signal
-import socket
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
+from tests.lab.ports import free_ports
 from tests.lab.processes import LabError, Process, pause, run, wait_until
 
 
@@ -34,11 +34,11 @@ class ConsulServer:
     ) -> None:
         if shutil.which("consul") is None:
             raise LabError("there is no `consul` on PATH: run script/bootstrap")
+        http, server, serf, wan = free_ports(4)
         self._namespace = namespace
         self._node = node
         self.folder = Path(tempfile.mkdtemp(prefix="consul-lab-"))
         """Its data and its log."""
-        http, server, serf, wan = _free_ports(4)
         self.url = f"http://{address}:{http}"
         """Its HTTP API."""
         self.wan = f"{address}:{wan}"
@@ -125,26 +125,3 @@ class ConsulServer:
         # Consul's own client, because it can be run in the namespace that the server is in.
         done = run(["consul", "catalog", "nodes"], namespace=self._namespace, env=self._env)
         return done.returncode == 0 and self._node in done.stdout
-
-
-def _free_ports(count: int) -> list[int]:
-    """Ports that are free for TCP and UDP at this moment."""
-    held: list[socket.socket] = []
-    ports: list[int] = []
-    try:
-        while len(ports) < count:
-            tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            held.append(tcp)
-            tcp.bind(("127.0.0.1", 0))
-            port = tcp.getsockname()[1]
-            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            held.append(udp)
-            try:
-                udp.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-            ports.append(port)
-    finally:
-        for each in held:
-            each.close()
-    return ports

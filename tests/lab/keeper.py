@@ -7,8 +7,8 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
-from agent.dataplane.base import Dataplane
 from agent.dataplane.errors import DataplaneError
+from agent.dataplane.interface import Dataplane
 from agent.desired import Desired
 from agent.integrity import Integrity
 from tests.lab.netns import Namespace

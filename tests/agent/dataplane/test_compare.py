@@ -5,8 +5,9 @@ from math import inf
 import pytest
 
 from agent.dataplane.compare import Difference, Listing, differences, wanted_members
+from agent.dataplane.kinds import kind_of_set
 from agent.dataplane.listed import are_as_wanted
-from agent.dataplane.plan import LONGEST_TIMEOUT, Part, kind_of_set
+from agent.dataplane.plan import LONGEST_TIMEOUT, Part
 from agent.desired import ALLOW, DENY, Desired
 from radius_bridge.policy.expiry import NEVER
 from radius_bridge.policy.members import Prefix, parse_prefix

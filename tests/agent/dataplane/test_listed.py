@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.dataplane.compare import Listing, differences, wanted_members
+from agent.dataplane.kinds import KINDS, Kind, kind_of, set_name
 from agent.dataplane.listed import Listed, are_as_wanted
-from agent.dataplane.plan import KINDS, LONGEST_TIMEOUT, Kind, Part, by_kind, kind_of, last_address, set_name
+from agent.dataplane.plan import LONGEST_TIMEOUT, Part, by_kind, last_address
 from agent.desired import ALLOW, DENY, Desired
 from radius_bridge.policy.expiry import NEVER
 from radius_bridge.policy.members import Prefix

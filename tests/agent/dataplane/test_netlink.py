@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from pyroute2.netlink.nfnetlink.ipset import ipset_msg
 
 from agent.dataplane.errors import DataplaneError
+from agent.dataplane.kinds import KINDS, Kind
 from agent.dataplane.netlink import Answer, Entries, Operation, capacity, decode, encode
-from agent.dataplane.plan import KINDS, Kind
 from radius_bridge.policy.members import Prefix
 
 

@@ -1,4 +1,4 @@
-"""Names, timeouts and differences of the kernel's sets."""
+"""Entries, timeouts and differences of the kernel's sets."""
 
 import math
 from functools import reduce
@@ -6,21 +6,16 @@ from functools import reduce
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.dataplane.kinds import KINDS, Kind, kind_of
 from agent.dataplane.plan import (
-    KINDS,
     LONGEST_TIMEOUT,
-    TEMPORARY,
-    Kind,
     Wanted,
     by_kind,
     delta,
     delta_of,
-    is_ours,
-    kind_of,
     last_address,
     live,
     ranges,
-    set_name,
     size,
     timeout,
     timeouts,
@@ -35,33 +30,6 @@ BOB = parse_prefix("2001:db8::b")
 prefixes = st.builds(Prefix, st.just(4), st.integers(1, 40), st.just(32))
 ends = st.one_of(st.just(NEVER), st.floats(NOW - 100, NOW + 100))
 entries = st.dictionaries(prefixes, ends)
-names = st.text(min_size=1, max_size=60)
-
-
-@given(names, st.sampled_from(KINDS))
-def test_a_name_fits_the_kernel_and_leaves_room_for_the_temporary(name: str, kind: Kind) -> None:
-    made = set_name(kind, name)
-    assert len((made + TEMPORARY).encode()) <= 31
-    assert is_ours(made)
-    assert is_ours(made + TEMPORARY)
-
-
-@given(names, names)
-def test_two_services_never_share_a_set(one: str, other: str) -> None:
-    assert (set_name(KINDS[0], one) == set_name(KINDS[0], other)) == (one == other)
-
-
-def test_a_long_name_is_hashed_and_not_cut_off() -> None:
-    long = "a-service-with-a-very-long-name_tcp_8080"
-    assert set_name(KINDS[0], long) != set_name(KINDS[0], long + "1")
-    assert set_name(KINDS[0], "ssh_tcp_22") == "rb4h.ssh_tcp_22"
-    # A hashed name holds what no plain name can, so a service cannot be called like another's hash.
-    hashed = set_name(KINDS[0], long).removeprefix("rb4h.")
-    assert set_name(KINDS[0], hashed) != f"rb4h.{hashed}"
-
-
-def test_foreign_names_are_not_ours() -> None:
-    assert not any(map(is_ours, ("rb", "rb4h.", "rb5h.x", "blocklist", "f2b-sshd", "xrb4h.ssh")))
 
 
 def test_everything_is_stored_as_two_halves_which_keep_the_later_end() -> None:

@@ -256,11 +256,3 @@ def test_two_hundred_services_cost_a_packet_few_rules_more_than_one() -> None:
     services = tuple(Service(f"s{port}", (Ports(Protocol.UDP, port, port),)) for port in range(1000, 1400, 2))
     rules = render(Desired(services, {}), 4, None, (ALLOW, DENY))
     assert max(_met(rules, Protocol.UDP, port)[1] for port in range(990, 1410)) < 20
-
-
-def test_multiport_takes_fifteen_and_a_range_counts_twice() -> None:
-    ports = tuple(Ports(Protocol.TCP, first, first + 1) for first in range(100, 200, 10))
-    rules = _chain(render(Desired((Service("many_tcp_100", ports),), {}), 4), "RB-INPUT")
-    lists = [rule.split("--dports ")[1].split(" ")[0].split(",") for rule in rules if "--dports" in rule]
-    assert [len(each) for each in lists] == [7, 3]
-    assert [port for each in lists for port in each] == [f"{each.first}:{each.last}" for each in ports]

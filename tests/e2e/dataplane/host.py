@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Self
 
 from agent.dataplane import choose
-from agent.dataplane.base import Dataplane
 from agent.dataplane.change import Change
+from agent.dataplane.interface import Dataplane
 from agent.dataplane.ipset import IpsetDataplane
 from agent.dataplane.nft_rules import TABLE
 from agent.dataplane.nftables import NftablesDataplane

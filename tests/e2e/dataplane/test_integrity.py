@@ -150,9 +150,9 @@ def test_what_was_changed_by_hand_is_put_back_and_told(host: Host, name: str, ki
     with Keeper(host.server, host.dataplane, host.desired, EVERY) as keeper, _knocking(host, BOB) as met:
         wait_until(lambda: bool(met), "bob's first attempt")
         tamper(host)
-        wait_until(lambda: keeper.integrity.repairs[kind] > 0, f"the repair of: {name}")
+        wait_until(lambda: keeper.integrity.repairs.by_kind[kind] > 0, f"the repair of: {name}")
         keeper.wait_repaired(0)  # it is noted when it begins
-        repaired = keeper.integrity.status()["repaired"]
+        repaired = keeper.integrity.repairs.status()["repaired"]
         if host.backend == "nftables" or (host.backend == "nft" and kind in ("jump", "rules")):
             assert repaired[0]["by"].startswith(("nft (pid ", "iptables-nft (pid "))
         tries = len(met)

@@ -7,9 +7,9 @@ from contextlib import closing, contextmanager
 
 import pytest
 
+from agent.dataplane.kinds import KINDS, set_name
 from agent.dataplane.looks import FEW, Looks
 from agent.dataplane.netlink import MemberSocket
-from agent.dataplane.plan import KINDS, set_name
 from agent.desired import ALLOW, DENY, Desired
 from radius_bridge.policy.expiry import NEVER
 from radius_bridge.policy.members import Prefix, parse_prefix

@@ -17,7 +17,6 @@ from agent.dataplane.change import Change as Programmed
 from agent.dataplane.errors import DataplaneError
 from agent.desired import Desired
 from agent.enforce import Enforcer
-from agent.services import Found, find_in_files
 from agent.settings import AgentSettings
 from radius_bridge.policy.members import Prefix, parse_member, parse_prefix, user_group
 from radius_bridge.registry import meta
@@ -379,32 +378,6 @@ async def test_a_service_that_appears_is_enforced_with_what_was_granted_before(
         here.look_again.set()
         await until(lambda: here.kernel.members.get("web_tcp_80") == {"10.0.0.3"})
         assert all("web_tcp_80" not in (told or {}) for told in here.kernel.told)
-
-
-async def test_to_be_told_to_look_while_looking_is_to_look_again(
-    server: ConsulServer, settings: AgentSettings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    await store(server, GRANT)
-    looks: list[int] = []
-    loop = asyncio.get_running_loop()
-
-    def find(folder: Path) -> Found:
-        found = find_in_files(folder)
-        if not looks:
-            # As with SIGHUP after a file was written, in the moment after the directory was read.
-            (folder / "web.json").write_text(json.dumps({"name": "web", "port": 80}))
-            asyncio.run_coroutine_threadsafe(told(), loop).result(10)
-        looks.append(len(found.services))
-        return found
-
-    async def told() -> None:
-        look_again.set()
-
-    monkeypatch.setattr("agent.enforce.SERVICES_EVERY", 3600.0)
-    monkeypatch.setattr("agent.enforce.find_in_files", find)
-    async with site(server, settings) as here:
-        look_again = here.look_again
-        await until(lambda: "web_tcp_80" in here.kernel.members)
 
 
 async def test_the_status_tells_what_the_feed_was_like(server: ConsulServer, settings: AgentSettings) -> None:

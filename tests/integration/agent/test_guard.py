@@ -239,7 +239,7 @@ async def test_a_service_that_is_gone_keeps_its_rules_over_a_restart_until_it_is
     await store(server, GRANT | logins(1))
     async with site(server, settings) as here:
         await until(has(here, 1))
-        assert "still listed" in here.agent.forget(SSH)["error"]
+        assert "still listed" in here.agent.watching.forget(SSH)["error"]
         (settings.services_dir / "ssh.json").unlink()
         here.look_again.set()
         await until(lambda: SSH in here.agent.status()["absent_services"])
@@ -249,7 +249,7 @@ async def test_a_service_that_is_gone_keeps_its_rules_over_a_restart_until_it_is
     async with site(server, settings, restored=Restored(kept)) as here:
         await until(has(here, 1))
         assert here.agent.status()["absent_services"] == {SSH: since}
-        assert here.agent.forget(SSH) == {"forgotten": SSH}
+        assert here.agent.watching.forget(SSH) == {"forgotten": SSH}
         await until(lambda: SSH not in here.kernel.members)
         assert here.agent.status()["absent_services"] == {}
 

@@ -1,7 +1,6 @@
 """`send` to a real bridge ends in Consul, and `decode` reads a capture as FreeRADIUS' radsniff does."""
 
 import re
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import pytest
 
 from tests.cli.test_decode import START
 from tests.lab.consul import ConsulServer
+from tests.lab.ports import free_port
 from tests.lab.processes import BIN, Process, run, wait_until
 from tests.radius.test_capture import V4, ethernet, ip, pcap
 
@@ -34,9 +34,7 @@ def secret_file(tmp_path: Path) -> Path:
 def test_a_login_that_was_sent_is_in_consul_and_a_logout_ends_it(
     consul: ConsulServer, tmp_path: Path, secret_file: Path
 ) -> None:
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as free:
-        free.bind(("127.0.0.1", 0))
-        server = f"127.0.0.1:{free.getsockname()[1]}"
+    server = f"127.0.0.1:{free_port()}"
     config = tmp_path / "bridge.toml"
     config.write_text(
         f'[consul]\nurl = "{consul.url}"\n[radius]\nlisten = ["{server}"]\n'

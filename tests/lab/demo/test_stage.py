@@ -12,6 +12,7 @@ from rich.console import Console
 
 from tests.lab.demo.show import NotAsExpected, Show
 from tests.lab.demo.stage import Seat, Stage
+from tests.lab.ports import free_port
 from tests.lab.processes import LabError
 from tests.lab.site import Site
 from tests.lab.tcp import Listener, connect
@@ -28,9 +29,7 @@ def stage(tmp_path: Path) -> Stage:
 @pytest.fixture
 def service() -> Iterator[tuple[Listener, int]]:
     """A service that is open, and says nothing by itself; its port."""
-    with socket.socket() as free:
-        free.bind((HERE, 0))
-        port = free.getsockname()[1]
+    port = free_port()
     listener = Listener(socket.socket, socket.AF_INET, port)
     yield listener, port
     listener.close()
