@@ -284,7 +284,7 @@ class Lanes:
         return tickets
 
     async def _read_again(self, lane: Lane) -> None:
-        keys = list(lane.doubtful)
+        keys = sorted(lane.doubtful)
         entries = await self._consul.get_many(keys, consistent=True, timeout=TRY_TIMEOUT)
         news = [entry.key for entry in entries.values() if entry.modify_index != self.known.index(entry.key)]
         for key in keys:

@@ -216,17 +216,16 @@ class Turn:
             and name not in self._known.binding(address).claims
         }
 
-    def _claimants(self, above: Overlay) -> dict[str, set[str]]:
+    def _claimants(self, above: Overlay) -> dict[str, list[str]]:
         """By key of a binding, the sessions whose claims `above` changes and which it leaves as they are: if one of
         them is another by now (over, perhaps), so would its claim be.
         """
-        found: dict[str, set[str]] = {}
-        for address, after in above.bindings.items():
-            before = self._overlay.binding(address)
-            changed = {name for name, claim in after.claims.items() if before.claims.get(name) != claim}
-            changed |= before.claims.keys() - after.claims.keys()
-            sessions = {self._keys.session(name) for name in changed - above.sessions.keys()}
-            found[self._keys.binding(address)] = {key for key in sessions if self._known.index(key)}
+        found: dict[str, list[str]] = {}
+        for address, binding in above.bindings.items():
+            before, after = self._overlay.binding(address).claims, binding.claims
+            changed = dict.fromkeys(name for name in (*before, *after) if before.get(name) != after.get(name))
+            keys = [self._keys.session(name) for name in changed if name not in above.sessions]
+            found[self._keys.binding(address)] = [key for key in keys if self._known.index(key)]
         return found
 
     def _add_restart(self, restart: Restart) -> tuple[Added, set[str]]:
@@ -265,7 +264,7 @@ class Turn:
             written[key] = [Op.cas(key, encode(session), self._known.index(key))]
         return left | written | held
 
-    def _fit(self, groups: dict[str, list[Op]], checks: dict[str, set[str]]) -> Added:
+    def _fit(self, groups: dict[str, list[Op]], checks: dict[str, list[str]]) -> Added:
         """Takes all groups, or what fits if nothing else is there, each with the checks that go with it."""
         if self._takes(groups, checks):
             return Added.CHANGES
@@ -279,14 +278,15 @@ class Turn:
             raise ValueError(f"{next(iter(groups))}: what is to be written with it fits into no transaction")
         return Added.PARTLY
 
-    def _takes(self, groups: dict[str, list[Op]], checks: dict[str, set[str]]) -> bool:
+    def _takes(self, groups: dict[str, list[Op]], checks: dict[str, list[str]]) -> bool:
         count, size = self._count, self._size
         for key, ops in groups.items():
             old = self._groups.get(key, [])
             count += len(ops) - len(old)
             size += sum(op.size for op in ops) - sum(op.size for op in old)
-        wanted = {check for key in groups for check in checks.get(key, ())}
-        ops = [Op.check(key, self._known.index(key)) for key in wanted - self._checks.keys() - self._groups.keys()]
+        wanted = dict.fromkeys(check for key in groups for check in checks.get(key, ()))
+        done = self._checks.keys() | self._groups.keys()
+        ops = [Op.check(key, self._known.index(key)) for key in wanted if key not in done]
         count, size = count + len(ops), size + sum(op.size for op in ops)
         if count > MAX_OPS or size > MAX_BYTES:
             return False

@@ -30,7 +30,7 @@ LEARNT = (KEYS.sessions, KEYS.bindings, KEYS.restarts)
 async def violations(seed: int) -> list[str]:
     """What is other than the reference has it, in the end of one run."""
     with (
-        patch.object(announcer, "QUIET", 0.001),
+        patch.object(announcer, "QUIET", 0.0),
         patch.object(announcer, "BACKOFF", (0.0, 0.0)),
         patch.object(announcer, "FIRST_INTERVAL", 0.0),
         patch.object(announcer, "LONGEST_INTERVAL", 0.0),
