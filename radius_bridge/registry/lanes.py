@@ -202,10 +202,9 @@ class Lanes:
     async def _turn(self, lane: Lane) -> None:
         """One transaction of a lane, with whatever must be read before it."""
         tickets: list[Ticket] = []
-        fresh = frozenset(lane.doubtful)
-        turn = Turn(self._keys, self.known, self._may_bind, self._clock(), fresh)
+        turn = Turn(self._keys, self.known, self._may_bind, self._clock())
         try:
-            if fresh:
+            if lane.doubtful:
                 await self._read_again(lane)
             tickets = self._fill(lane, turn)
             lane.in_flight = len(tickets)
@@ -267,9 +266,6 @@ class Lanes:
                 self._tickets.abandon(lane, ticket, "internal error")
                 continue
             if added in (Added.PARTLY, Added.FULL):
-                break
-            if added is Added.STALE:
-                lane.doubtful |= ticket.keys
                 break
             if added is Added.QUIET:
                 self.counters["quiet"] += 1

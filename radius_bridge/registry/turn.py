@@ -110,8 +110,6 @@ class Added(Enum):
     """It concerns a session that is not its client's: it changes nothing."""
     FULL = auto()
     """Its changes do not fit: it is for the next turn."""
-    STALE = auto()
-    """What is known of the records named is older than what is known of its session: they must be read first."""
     PARTLY = auto()
     """A part of its changes fills the transaction: it must have another turn."""
 
@@ -119,15 +117,11 @@ class Added(Enum):
 class Turn:
     """One transaction in the making."""
 
-    def __init__(
-        self, keys: Keys, known: Known, may_bind: MayBind, now: float, fresh: frozenset[str] = frozenset()
-    ) -> None:
-        """`fresh`: keys of records that were read just now."""
+    def __init__(self, keys: Keys, known: Known, may_bind: MayBind, now: float) -> None:
         self._keys = keys
         self._known = known
         self._may_bind = may_bind
         self._now = now
-        self._fresh = fresh
         self._overlay = Overlay(known, may_bind)
         self._restarts: dict[str, float] = {}
         """By key, the restarts that are written: when they happened."""
@@ -172,7 +166,6 @@ class Turn:
         if isinstance(work, Restart):
             return self._add_restart(work)
         above = Overlay(self._overlay, self._may_bind)
-        session = "" if isinstance(work, Lease) else work.session
         if isinstance(work, Event):
             if not engine.take_event(above, work, self._now):
                 return Added.FOREIGN, set()
@@ -180,12 +173,10 @@ class Turn:
             engine.take_lease(above, work, self._now)
         else:
             engine.refresh(above, work.session, self._now)
-        if stale := {key for name in {session, *above.sessions} for key in self._stale(name)}:
-            return Added.STALE, stale
         if not self._is_worth_writing(above):
             return Added.QUIET, set()
         groups = self._groups_of(above)
-        added = self._fit(groups, self._claimants(above))
+        added = self._fit(groups, self._seen(above))
         if added is not Added.FULL:
             self._overlay.merge(above)
         return added, set(groups)
@@ -202,23 +193,11 @@ class Turn:
         """True if so many checks can be added."""
         return self._count + checks <= MAX_OPS
 
-    def _stale(self, name: str) -> set[str]:
-        """The bindings of a session that were learnt before it claimed them: the session would not find its claims."""
-        session = self._known.session(name) if name else None
-        if session is None:
-            return set()
-        index = self._known.index(self._keys.session(name))
-        return {
-            key
-            for address in session.claimed
-            if self._known.index(key := self._keys.binding(address)) < index
-            and key not in self._fresh
-            and name not in self._known.binding(address).claims
-        }
+    def _seen(self, above: Overlay) -> dict[str, list[str]]:
+        """By key of a record that `above` changes, those that it leaves as they are and that what is written rests on.
 
-    def _claimants(self, above: Overlay) -> dict[str, list[str]]:
-        """By key of a binding, the sessions whose claims `above` changes and which it leaves as they are: if one of
-        them is another by now (over, perhaps), so would its claim be.
+        A session's claims, where it is over or began anew; and the session of a claim. If one of them is another by
+        now, what is written may be wrong.
         """
         found: dict[str, list[str]] = {}
         for address, binding in above.bindings.items():
@@ -226,6 +205,12 @@ class Turn:
             changed = dict.fromkeys(name for name in (*before, *after) if before.get(name) != after.get(name))
             keys = [self._keys.session(name) for name in changed if name not in above.sessions]
             found[self._keys.binding(address)] = [key for key in keys if self._known.index(key)]
+        for name, session in above.sessions.items():
+            known = self._overlay.session(name)
+            addresses = dict.fromkeys((*session.claimed, *session.left, *(known.claimed if known else ())))
+            found[self._keys.session(name)] = [
+                self._keys.binding(address) for address in addresses if address not in above.bindings
+            ]
         return found
 
     def _add_restart(self, restart: Restart) -> tuple[Added, set[str]]:
