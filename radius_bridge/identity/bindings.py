@@ -7,9 +7,12 @@ does not matter:
   address.
 - A lease to another MAC address voids a claim that was not heard later than that.
 - A claim of a session with a leased MAC address ends with the lease, and when that is given back.
+- If the session or the lease has no MAC address, the address alone joins them: while the claim stands by itself, since
+  the lease may be anybody's. Leases to two MAC addresses since the claim was heard void it.
 """
 
 from collections.abc import Iterator
+from math import inf
 from typing import NamedTuple
 
 import msgspec
@@ -152,17 +155,37 @@ class Binding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             return Standing(session, claim, since, max(claim.seen, lease.at), min(claim.limit, lease.expires))
         if lease is not None and claim.seen <= lease.ended:
             return Standing(session, claim, claim.since, claim.seen, min(claim.limit, lease.end))
-        fallback = claim.fallback if claim.seen else 0.0
-        other = self.leases.get("")
-        if other is not None and other.is_held and claim.seen <= other.expires:
-            fallback = min(claim.limit, other.expires)
-        return Standing(session, claim, claim.since, claim.seen, fallback)
+        if not claim.seen:
+            return Standing(session, claim, claim.since, 0.0, 0.0)
+        ends = [_end_with(lease, claim) for lease in self._alike(claim).values()]
+        return Standing(session, claim, claim.since, claim.seen, min(ends, default=claim.fallback))
+
+    def _alike(self, claim: Claim) -> dict[str, Leased]:
+        """The leases that may be those of a claim, though only the address says so, by MAC address."""
+        macs = ("",) if claim.mac else self.leases
+        found = {mac: self.leases[mac] for mac in macs if mac in self.leases}
+        return {mac: lease for mac, lease in found.items() if claim.seen <= min(lease.end, self._passed_on(mac))}
+
+    def _passed_on(self, mac: str) -> float:
+        """When the address was leased to another MAC address than `mac`, after that had it; infinity if it was not."""
+        at = self.leases[mac].at
+        later = (each for other, each in self.leases.items() if mac and other not in ("", mac) and each.at > at)
+        return min((each.since if each.since > at else each.at for each in later), default=inf)
 
     def _is_leased_away(self, standing: Standing) -> bool:
-        mac = standing.claim.mac
-        return bool(mac) and any(
-            other not in ("", mac) and lease.at and standing.seen <= lease.at for other, lease in self.leases.items()
+        claim = standing.claim
+        if not claim.mac:  # then all that can be told is that the address went from one to another
+            return bool(claim.seen) and len(self._alike(claim).keys() - {""}) > 1
+        return any(
+            other not in ("", claim.mac) and lease.at and standing.seen <= lease.at
+            for other, lease in self.leases.items()
         )
+
+
+def _end_with(lease: Leased, claim: Claim) -> float:
+    """When a claim ends if the lease is its own, which only the address says: so it prolongs none that was over."""
+    is_in_time = lease.is_held and lease.at <= claim.fallback
+    return min(claim.limit if is_in_time else claim.fallback, lease.end)
 
 
 def _is_superseded(one: Standing, every: list[Standing]) -> bool:

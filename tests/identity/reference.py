@@ -146,6 +146,21 @@ class Told:
             return self.elder.evidence(address)
         return 0.0, 0.0, False
 
+    def alike(self, reports: Iterable[Lease], seen: float) -> "list[Tenure]":
+        """The leases that may be its own, going by the address alone."""
+        every = [Tenure(mac, [each for each in reports if each.mac == mac]) for mac in {each.mac for each in reports}]
+        found = [each for each in every if not (self.mac and each.mac) and seen <= each.end]
+        return [
+            one
+            for one in found
+            if not one.mac
+            or all(
+                seen <= (other.first if other.first > one.at else other.at)
+                for other in every
+                if other.mac not in ("", one.mac) and other.at > one.at
+            )
+        ]
+
     def claims(self, address: Prefix) -> list[Claimed]:
         """At most one."""
         since, seen, is_back = self.evidence(address)
@@ -175,12 +190,31 @@ class Told:
             expires, evident = min(self.limit, back, last.expires if last else back), seen
         elif seen:
             own = self.limit if self.newest.timeout else min(self.limit, self.newest.heard + self.newest.lease)
-            expires, evident = own, seen
+            ends = [
+                min(self.limit, each.end) if each.is_held and each.at <= own else min(own, each.end)
+                for each in self.alike(reports, seen)
+            ]
+            expires, evident = min(ends, default=own), seen
         else:
             expires, evident = 0.0, seen
         ended = self.end
         if address not in self.addresses and not joins:
             since = left = seen or self.since
             expires = ended = min(left, self.end or left)
-        away = any(self.mac and each.mac != self.mac and evident <= each.at for each in given)
+        away = any(each.mac not in ("", self.mac) and evident <= each.at for each in given)
+        if not self.mac:
+            away = len({each.mac for each in self.alike(reports, seen)} - {""}) > 1
         return [Claimed(self.name, self.user, since, evident, ended, expires, away, is_back)]
+
+
+class Tenure:
+    """What DHCP servers said about one address and one MAC address."""
+
+    def __init__(self, mac: str, reports: list[Lease]) -> None:
+        self.mac = mac
+        given = [(each.at, each.expires) for each in reports if each.expires > each.at]
+        back = max((each.at for each in reports if each.expires <= each.at), default=0.0)
+        self.first = min((at for at, _ in given), default=0.0)
+        self.at, expires = max(given, default=(0.0, 0.0))
+        self.is_held = self.at > back
+        self.end = expires if self.is_held else min(back, expires) if given else back

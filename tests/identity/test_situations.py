@@ -283,6 +283,42 @@ def test_what_a_station_says_itself_counts_before_what_it_took_over() -> None:
         assert (world.owner(X), world.owner(Y)) == ("", "alice")
 
 
+def test_the_mac_address_behind_the_address_changes_though_the_session_tells_none() -> None:
+    session = start("alice", "ap1/1", X, at=10)
+    for world in in_any_order(session, leased(), leased(PHONE, at=100)):
+        assert world.owner() == "", "the lease of another station"
+    for world in in_any_order(session, leased(), leased(PHONE, at=100), interim("alice", "ap1/1", X, at=110)):
+        assert world.owner() == "alice", "she says that it is hers"
+    for world in in_any_order(session, leased(PHONE, at=-100), released(PHONE, at=-50), leased()):
+        assert world.owner() == "alice", "that was over before"
+
+
+@pytest.mark.parametrize(("whose", "mac"), [(LAPTOP, ""), ("", ""), ("", LAPTOP)])
+def test_a_lease_that_is_joined_by_its_address_alone_ends_the_binding(whose: str, mac: str) -> None:
+    # The session does not tell its MAC address, or the DHCP server does not (DUIDs without one).
+    session = start("alice", "ap1/1", X, mac=mac)
+    for world in in_any_order(session, leased(whose, at=2)):
+        assert (world.owner(), world.until()) == ("alice", 1802)
+    for world in in_any_order(session, leased(whose, at=2, term=7200)):
+        assert world.until() == 7202, "the default is for those without a lease"
+    for world in in_any_order(session, leased(whose, at=2), released(whose, at=100)):
+        assert (world.owner(at=99), world.owner(at=100)) == ("alice", "")
+
+
+@pytest.mark.parametrize(("whose", "mac"), [(LAPTOP, ""), ("", ""), ("", LAPTOP)])
+def test_a_lease_that_is_joined_by_its_address_alone_revives_nobody(whose: str, mac: str) -> None:
+    for world in in_any_order(start("alice", "ap1/1", X, mac=mac), leased(whose, at=5000)):
+        assert world.owner(at=5000) == "", "it may be anybody's: her time was over at 3600"
+
+
+def test_nobody_inherits_an_address_from_an_unknown_station_for_having_had_a_lease_of_it_once() -> None:
+    world = World().play(start(mac=LAPTOP), leased(at=1))
+    for at in (3000, 6000, 9000):
+        world.play(interim("alice", "ap1/1", at=at, mac=LAPTOP), now=NOW + at)
+    assert world.bindings[str(X)].claims == {}, "that is forgotten"
+    assert world.play(leased("", at=9100), now=NOW + 9100).owner(at=9100) == ""
+
+
 def test_a_release_or_a_decline_ends_the_binding() -> None:
     for world in in_any_order(start(mac=LAPTOP), leased(at=1), released(at=100)):
         assert (world.owner(at=99), world.owner(at=100)) == ("alice", "")
