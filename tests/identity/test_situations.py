@@ -188,6 +188,16 @@ def test_nobody_inherits_the_address_when_the_newer_user_leaves() -> None:
         assert world.owner() == "alice", "it was heard again after that"
 
 
+def test_nobody_inherits_the_address_when_the_newer_user_is_forgotten() -> None:
+    zombie = start("alice", "ap1/1", X, lease=86400)
+    world = World().play(zombie, start("bob", "ap2/1", X, at=50), stop("bob", "ap2/1", at=70))
+    later = 70 + RETENTION + 1
+    world.play(stop("carol", "ap3/1", X, at=later), now=NOW + later)
+    assert "ap2/1" not in world.bindings[str(X)].claims
+    assert world.owner(at=later) == "", "though her session may be live"
+    assert world.play(interim("alice", "ap1/1", X, at=later + 5), now=NOW + later + 5).owner(at=later + 5) == "alice"
+
+
 def test_the_mac_address_behind_the_address_changes() -> None:
     for world in in_any_order(start("alice", "ap1/1", X, mac=LAPTOP), leased(), leased(PHONE, at=100)):
         assert world.owner() == ""
@@ -322,6 +332,8 @@ def test_nobody_inherits_an_address_from_an_unknown_station_for_having_had_a_lea
 def test_a_release_or_a_decline_ends_the_binding() -> None:
     for world in in_any_order(start(mac=LAPTOP), leased(at=1), released(at=100)):
         assert (world.owner(at=99), world.owner(at=100)) == ("alice", "")
+    for world in in_any_order(start("alice", "ap1/1", X, at=100, mac=LAPTOP), leased(at=1), released(at=100)):
+        assert world.owner(at=100) == "", "though it was heard of in the same moment"
 
 
 def test_an_end_that_a_source_tells_at_every_start_leaves_nothing_if_nobody_knew_the_lease() -> None:
