@@ -11,7 +11,6 @@ does not matter:
   the lease may be anybody's. Leases to two MAC addresses since the claim was heard void it.
 """
 
-from collections.abc import Iterator
 from math import inf
 from typing import NamedTuple
 
@@ -119,6 +118,13 @@ class Binding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     leases: dict[str, Leased] = {}
     """By MAC address."""
 
+    def lease(self, mac: str) -> Leased | None:
+        """What is known of the leases to a MAC address; an end that names none is that of whatever lease there was."""
+        found, nobodys = self.leases.get(mac), self.leases.get("")
+        if found is None or nobodys is None or nobodys.ended <= found.ended:
+            return found
+        return replace(found, ended=nobodys.ended)
+
     def standings(self) -> list[Standing]:
         """All claims, each with what the others and the leases make of it."""
         every = [self._standing(session, claim) for session, claim in self.claims.items()]
@@ -149,7 +155,7 @@ class Binding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return max([*ends, *(lease.over for lease in self.leases.values())], default=0.0)
 
     def _standing(self, session: str, claim: Claim) -> Standing:
-        lease = self.leases.get(claim.mac) if claim.mac else None
+        lease = self.lease(claim.mac) if claim.mac else None
         if lease is not None and lease.is_held and claim.seen <= lease.expires:
             since = claim.since if claim.seen else max(claim.since, lease.since)
             return Standing(session, claim, since, max(claim.seen, lease.at), min(claim.limit, lease.expires))
@@ -163,8 +169,8 @@ class Binding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     def _alike(self, claim: Claim) -> dict[str, Leased]:
         """The leases that may be those of a claim, though only the address says so, by MAC address."""
         macs = ("",) if claim.mac else self.leases
-        found = {mac: self.leases[mac] for mac in macs if mac in self.leases}
-        return {mac: lease for mac, lease in found.items() if claim.seen <= min(lease.end, self._passed_on(mac))}
+        found = ((mac, lease) for mac in macs if (lease := self.lease(mac)) is not None)
+        return {mac: lease for mac, lease in found if claim.seen <= min(lease.end, self._passed_on(mac))}
 
     def _passed_on(self, mac: str) -> float:
         """When the address was leased to another MAC address than `mac`, after that had it; infinity if it was not."""
@@ -249,7 +255,7 @@ def forget(binding: Binding, now: float) -> Binding:
             key=lambda s: (not s.claim.ended and s.expires > now and not s.is_void, s.end),
         )
         gone |= {s.session for s in by_age[: len(by_age) - MAX_CLAIMS]}
-    leases = dict(_kept_leases(binding, now))
+    leases = _kept_leases(binding, now)
     if not gone and len(leases) == len(binding.leases):
         return binding
     forgotten = [s for s in every if s.session in gone]
@@ -291,6 +297,9 @@ def _is_slight_renewal(old: Leased, new: Leased) -> bool:
     return new == replace(old, since=new.since, at=new.at, expires=new.expires, source=new.source)
 
 
-def _kept_leases(binding: Binding, now: float) -> Iterator[tuple[str, Leased]]:
+def _kept_leases(binding: Binding, now: float) -> dict[str, Leased]:
     newest = sorted(binding.leases.items(), key=lambda item: item[1].over)[-MAX_LEASES:]
-    return ((mac, lease) for mac, lease in newest if lease.over > now)
+    kept = {mac: lease for mac, lease in newest if lease.over > now}
+    if "" in kept or "" not in binding.leases:
+        return kept
+    return {mac: lease for mac in kept if (lease := binding.lease(mac)) is not None}  # what it ended stays so

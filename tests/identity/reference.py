@@ -148,7 +148,7 @@ class Told:
 
     def alike(self, reports: Iterable[Lease], seen: float) -> "list[Tenure]":
         """The leases that may be its own, going by the address alone."""
-        every = [Tenure(mac, [each for each in reports if each.mac == mac]) for mac in {each.mac for each in reports}]
+        every = [Tenure(mac, reports) for mac in {each.mac for each in reports}]
         found = [each for each in every if not (self.mac and each.mac) and seen <= each.end]
         return [
             one
@@ -169,7 +169,7 @@ class Told:
         mine = [each for each in given if self.mac and each.mac == self.mac]
         last = max(mine, key=lambda each: (each.at, each.expires)) if mine else None
         back = max(
-            (each.at for each in reports if each.mac == self.mac and self.mac and each not in given), default=0.0
+            (each.at for each in reports if self.mac and each.mac in ("", self.mac) and each not in given), default=0.0
         )
         is_held = last is not None and last.at > back
         first = min((each.at for each in mine), default=0.0)
@@ -210,10 +210,10 @@ class Told:
 class Tenure:
     """What DHCP servers said about one address and one MAC address."""
 
-    def __init__(self, mac: str, reports: list[Lease]) -> None:
+    def __init__(self, mac: str, reports: Iterable[Lease]) -> None:
         self.mac = mac
-        given = [(each.at, each.expires) for each in reports if each.expires > each.at]
-        back = max((each.at for each in reports if each.expires <= each.at), default=0.0)
+        given = [(each.at, each.expires) for each in reports if each.mac == mac and each.expires > each.at]
+        back = max((each.at for each in reports if each.mac in ("", mac) and each.expires <= each.at), default=0.0)
         self.first = min((at for at, _ in given), default=0.0)
         self.at, expires = max(given, default=(0.0, 0.0))
         self.is_held = self.at > back

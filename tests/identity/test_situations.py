@@ -336,6 +336,23 @@ def test_a_release_or_a_decline_ends_the_binding() -> None:
         assert world.owner(at=100) == "", "though it was heard of in the same moment"
 
 
+def test_an_end_that_names_no_mac_address_ends_whatever_lease_the_address_has() -> None:
+    # Kea forgets whose it was when an address is declined.
+    for world in in_any_order(start(mac=LAPTOP), leased(at=1), released("", at=100)):
+        assert (world.owner(at=99), world.owner(at=100)) == ("alice", "")
+    for world in in_any_order(start(at=150, mac=LAPTOP), leased(at=1), released("", at=100)):
+        assert world.owner(at=150) == "", "it had ended before"
+    for world in in_any_order(start(mac=LAPTOP), leased(at=1), released("", at=100), leased(at=200)):
+        assert world.owner(at=200) == "alice", "it was given again"
+    world = World().play(start(mac=LAPTOP), leased(at=1, term=80000), released("", at=100))
+    world.play(stop("bob", "ap2/1", X, at=4000), now=NOW + 4000)
+    assert "" not in world.bindings[str(X)].leases
+    assert world.owner(at=4000) == "", "nor is it given again when that is forgotten"
+    again = replace(released("", at=100), is_told_again=True)
+    assert World().play(start(mac=LAPTOP), leased(at=1), again).owner(at=100) == "", "it was missed"
+    assert World().play(again).bindings == {}
+
+
 def test_an_end_that_a_source_tells_at_every_start_leaves_nothing_if_nobody_knew_the_lease() -> None:
     again = replace(released(at=100), is_told_again=True)
     assert World().play(again).bindings == {}
