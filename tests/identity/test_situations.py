@@ -5,6 +5,7 @@ import itertools
 import pytest
 from msgspec.structs import replace
 
+from radius_bridge.identity.bindings import MAX_CLAIMS
 from radius_bridge.identity.sessions import MAX_ADDRESSES, RETENTION
 from radius_bridge.policy.members import parse_prefix
 from tests.identity.world import LAPTOP, NOW, PHONE, Fact, World, X, Y, interim, leased, released, restart, start, stop
@@ -55,6 +56,22 @@ def test_an_interim_update_after_the_stop_reopens_only_if_it_is_newer() -> None:
         assert world.owner() == "", "it was late"
     for world in in_any_order(begun, stop(at=100), interim("alice", "ap1/1", X, at=110)):
         assert world.owner() == "alice", "it is real"
+
+
+def test_a_start_that_is_nearly_an_hour_late_revives_nothing() -> None:
+    begun = start("alice", "ap1/1", X, timeout=7200)
+    world = World().play(begun, stop(at=10))
+    world.play(stop("bob", "ap2/1", X, at=3500), now=NOW + 3500)
+    assert world.play(begun, now=NOW + 3500).owner(at=3500) == ""
+    assert world.sessions["ap1/1"].over() >= NOW + 3610, "so long it is kept"
+
+
+def test_of_many_who_say_that_they_have_an_address_those_who_had_it_are_forgotten_first() -> None:
+    world = World().play(start("alice", "ap1/1", X, at=100, lease=600))
+    for number in range(2 * MAX_CLAIMS):
+        world.play(start("bob", f"ap2/{number}", X, at=number, lease=86400))
+    assert len(world.bindings[str(X)].claims) == MAX_CLAIMS
+    assert world.owner() == "alice", "though her time is over before that of the others would be"
 
 
 def test_a_nas_that_reboots_without_stops_says_so_with_accounting_on() -> None:
@@ -115,6 +132,13 @@ def test_a_session_has_no_address_of_an_earlier_one_with_its_acct_session_id(who
         assert world.sessions["ap1/1"].user == who, "nor its user"
     for world in in_any_order(*before, start(who, "ap1/1", at=2000, mac=mac), interim(who, "ap1/1", Y, at=2050)):
         assert (world.owner(X), world.owner(Y)) == ("", who)
+
+
+def test_a_session_has_no_station_and_no_timeout_of_an_earlier_one_with_its_acct_session_id() -> None:
+    before = start("alice", "ap1/1", mac=LAPTOP, multi="M", timeout=600), stop(at=100)
+    for world in in_any_order(*before, start("bob", "ap1/1", X, at=2000), leased(address=Y, at=2010)):
+        assert (world.owner(X), world.owner(Y)) == ("bob", ""), "the lease is that of alice's station"
+        assert (world.until(X), world.sessions["ap1/1"].multi) == (2000 + 3600, "")
 
 
 def test_a_session_with_an_earlier_ones_acct_session_id_is_newer_than_what_began_in_between() -> None:
@@ -267,6 +291,13 @@ def test_a_roaming_station_does_not_take_an_address_back_that_somebody_else_has(
     )
     for world in in_any_order(*facts):
         assert world.owner() == "bob"
+
+
+def test_a_roaming_station_takes_no_address_to_a_client_that_may_not_bind_it() -> None:
+    facts = start("alice", "ap1/1", X, multi="M"), start("alice", "ap2/1", at=100, multi="M", source="branch")
+    world = World(may_bind=lambda source, _address: source == "controller")
+    world.play(*facts, stop("alice", "ap1/1", at=101))
+    assert world.owner() == ""
 
 
 def test_a_station_keeps_what_it_took_over_when_the_session_before_is_long_forgotten() -> None:
