@@ -125,6 +125,10 @@ class Binding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
             return found
         return replace(found, ended=nobodys.ended)
 
+    def end_of(self, session: str) -> float:
+        """When the claim of a session, which must be there, was over."""
+        return self._standing(session, self.claims[session]).end
+
     def standings(self) -> list[Standing]:
         """All claims, each with what the others and the leases make of it."""
         every = [self._standing(session, claim) for session, claim in self.claims.items()]

@@ -25,13 +25,17 @@ class Claimed:
     leased_away: bool
     is_back: bool
 
+    @property
+    def end(self) -> float:
+        """When it was over."""
+        return min(self.ended, self.expires) if self.ended else self.expires
+
     def voids(self, other: "Claimed") -> bool:
         """True if this is another user's who had the address later, and the other was not heard after its end."""
-        newer = (self.since, self.session) > (other.since, other.session)
+        newer, end = (self.since, self.session) > (other.since, other.session), self.end
         early, late = (other, self) if newer else (self, other)
         if early.is_back and early.seen > late.seen:
             newer = not newer
-        end = min(self.ended, self.expires) if self.ended else self.expires
         return newer and self.user != other.user and other.seen <= end and self.since <= end
 
 
@@ -128,7 +132,12 @@ class Told:
 
     @cached_property
     def addresses(self) -> Set[Prefix]:
-        return self.named or (self.elder.addresses if self.elder else set())
+        return self.named or (self.taken_over(self.elder) if self.elder else set())
+
+    def taken_over(self, elder: "Told") -> Set[Prefix]:
+        """What its station still had when it roamed."""
+        ends = {address: each.end for address in elder.addresses for each in elder.claims(address)}
+        return {address for address, end in ends.items() if end >= self.since - ROAMING}
 
     def evidence(self, address: Prefix) -> tuple[float, float, bool]:
         """Since when it has an address, when that was last said (0 for never), and if it had others in between."""
@@ -168,9 +177,9 @@ class Told:
         given = [each for each in reports if each.expires > each.at]
         mine = [each for each in given if self.mac and each.mac == self.mac]
         last = max(mine, key=lambda each: (each.at, each.expires)) if mine else None
-        back = max(
-            (each.at for each in reports if self.mac and each.mac in ("", self.mac) and each not in given), default=0.0
-        )
+        back = 0.0
+        if self.mac in {each.mac for each in reports} - {""}:
+            back = max((each.at for each in reports if each.mac in ("", self.mac) and each not in given), default=0.0)
         is_held = last is not None and last.at > back
         first = min((each.at for each in mine), default=0.0)
         joins = bool(

@@ -1,6 +1,7 @@
 """What real networks send, situation by situation, and what becomes of it."""
 
 import itertools
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -293,6 +294,16 @@ def test_a_roaming_station_does_not_take_an_address_back_that_somebody_else_has(
         assert world.owner() == "bob"
 
 
+@pytest.mark.parametrize("same", [{"mac": LAPTOP}, {"multi": "M"}])
+def test_a_station_that_comes_back_when_its_time_was_over_takes_nothing_over(same: dict[str, Any]) -> None:
+    # No Stop was heard of the session before; its address may be anybody's by now.
+    facts = start("alice", "ap1/1", X, **same), start("alice", "ap2/1", at=3700, **same)
+    for world in in_any_order(*facts):
+        assert world.owner(at=3700) == ""
+    for world in in_any_order(*facts, interim("alice", "ap1/1", X, at=3650, **same)):
+        assert world.owner(at=3700) == "alice", "it was not over"
+
+
 def test_a_roaming_station_takes_no_address_to_a_client_that_may_not_bind_it() -> None:
     facts = start("alice", "ap1/1", X, multi="M"), start("alice", "ap2/1", at=100, multi="M", source="branch")
     world = World(may_bind=lambda source, _address: source == "controller")
@@ -300,17 +311,20 @@ def test_a_roaming_station_takes_no_address_to_a_client_that_may_not_bind_it() -
     assert world.owner() == ""
 
 
-def test_a_station_keeps_what_it_took_over_when_the_session_before_is_long_forgotten() -> None:
+@pytest.mark.parametrize("is_forgotten", [True, False])
+def test_a_station_keeps_what_it_took_over_when_the_session_before_is_long_forgotten(is_forgotten: bool) -> None:
     world = World().play(
         start("alice", "ap1/1", X, multi="M"),
         start("alice", "ap2/1", at=100, multi="M"),
         stop("alice", "ap1/1", X, at=101),
     )
     later = 101 + RETENTION + 1
-    del world.sessions["ap1/1"]
+    if is_forgotten:
+        del world.sessions["ap1/1"]  # else its claim only is
     world.play(interim("alice", "ap2/1", at=later, multi="M"), now=NOW + later)
+    world.play(interim("alice", "ap2/1", at=later + 60, multi="M"), now=NOW + later + 60)
     assert world.bindings[str(X)].claims.keys() == {"ap2/1"}
-    assert world.until(at=later) == later + 3600
+    assert world.until(at=later) == later + 60 + 3600
 
 
 def test_what_a_station_says_itself_counts_before_what_it_took_over() -> None:
