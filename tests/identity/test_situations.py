@@ -344,6 +344,9 @@ def test_the_mac_address_behind_the_address_changes_though_the_session_tells_non
         assert world.owner() == "", "the lease of another station"
     for world in in_any_order(session, leased(), leased(PHONE, at=100), interim("alice", "ap1/1", X, at=110)):
         assert world.owner() == "alice", "she says that it is hers"
+    passed_on = leased(), leased(PHONE, at=100), leased(PHONE, at=200)
+    for world in in_any_order(session, *passed_on, interim("alice", "ap1/1", X, at=150)):
+        assert world.owner() == "alice", "after it was passed on, and renewed only since"
     for world in in_any_order(session, leased(PHONE, at=-100), released(PHONE, at=-50), leased()):
         assert world.owner() == "alice", "that was over before"
 
@@ -413,6 +416,16 @@ def test_a_renewal_extends_the_binding_and_not_beyond_the_maximum() -> None:
 def test_a_session_ends_with_its_session_timeout_though_the_lease_is_longer() -> None:
     for world in in_any_order(start(mac=LAPTOP, timeout=600), leased(at=1)):
         assert world.until() == 600
+
+
+def test_the_default_does_not_count_where_there_is_a_session_timeout() -> None:
+    assert World().play(start("alice", "ap1/1", X, timeout=7200)).until() == 7200
+
+
+def test_a_claim_that_was_over_before_it_was_made_takes_the_address_from_nobody() -> None:
+    late = start("bob", "ap2/1", timeout=400), interim("bob", "ap2/1", X, at=500, timeout=400)
+    for world in in_any_order(*late, start("alice", "ap1/1", X, at=50)):
+        assert world.owner() == "alice"
 
 
 def test_interim_updates_do_not_stretch_a_session_timeout() -> None:
