@@ -159,6 +159,8 @@ class Binding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return max([*ends, *(lease.over for lease in self.leases.values())], default=0.0)
 
     def _standing(self, session: str, claim: Claim) -> Standing:
+        if not self.leases:
+            return Standing(session, claim, claim.since, claim.seen, claim.fallback if claim.seen else 0.0)
         lease = self.lease(claim.mac) if claim.mac else None
         if lease is not None and lease.is_held and claim.seen <= lease.expires:
             since = claim.since if claim.seen else max(claim.since, lease.since)
