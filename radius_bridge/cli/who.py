@@ -112,7 +112,7 @@ def _holders(address: str, binding: Binding, known: Mapping[str, Session], now: 
     for standing in binding.standings():
         if standing.session in holders:
             claim = standing.claim
-            lease = binding.leases.get(claim.mac) if claim.mac else None
+            lease = binding.lease(claim.mac) if claim.mac else None
             session = known.get(standing.session)
             yield _row(
                 standing.session,

@@ -7,9 +7,11 @@ does not matter:
   address.
 - A lease to another MAC address voids a claim that was not heard later than that.
 - A claim of a session with a leased MAC address ends with the lease, and when that is given back.
+- If the session or the lease has no MAC address, the address alone joins them: while the claim stands by itself, since
+  the lease may be anybody's. Leases to two MAC addresses since the claim was heard void it.
 """
 
-from collections.abc import Iterator
+from math import inf
 from typing import NamedTuple
 
 import msgspec
@@ -116,6 +118,17 @@ class Binding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     leases: dict[str, Leased] = {}
     """By MAC address."""
 
+    def lease(self, mac: str) -> Leased | None:
+        """What is known of the leases to a MAC address; an end that names none is that of whatever lease there was."""
+        found, nobodys = self.leases.get(mac), self.leases.get("")
+        if found is None or nobodys is None or nobodys.ended <= found.ended:
+            return found
+        return replace(found, ended=nobodys.ended)
+
+    def end_of(self, session: str) -> float:
+        """When the claim of a session, which must be there, was over."""
+        return self._standing(session, self.claims[session]).end
+
     def standings(self) -> list[Standing]:
         """All claims, each with what the others and the leases make of it."""
         every = [self._standing(session, claim) for session, claim in self.claims.items()]
@@ -146,23 +159,45 @@ class Binding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return max([*ends, *(lease.over for lease in self.leases.values())], default=0.0)
 
     def _standing(self, session: str, claim: Claim) -> Standing:
-        lease = self.leases.get(claim.mac) if claim.mac else None
+        if not self.leases:
+            return Standing(session, claim, claim.since, claim.seen, claim.fallback if claim.seen else 0.0)
+        lease = self.lease(claim.mac) if claim.mac else None
         if lease is not None and lease.is_held and claim.seen <= lease.expires:
             since = claim.since if claim.seen else max(claim.since, lease.since)
             return Standing(session, claim, since, max(claim.seen, lease.at), min(claim.limit, lease.expires))
         if lease is not None and claim.seen <= lease.ended:
             return Standing(session, claim, claim.since, claim.seen, min(claim.limit, lease.end))
-        fallback = claim.fallback if claim.seen else 0.0
-        other = self.leases.get("")
-        if other is not None and other.is_held and claim.seen <= other.expires:
-            fallback = min(claim.limit, other.expires)
-        return Standing(session, claim, claim.since, claim.seen, fallback)
+        if not claim.seen:
+            return Standing(session, claim, claim.since, 0.0, 0.0)
+        ends = [_end_with(lease, claim) for lease in self._alike(claim).values()]
+        return Standing(session, claim, claim.since, claim.seen, min(ends, default=claim.fallback))
+
+    def _alike(self, claim: Claim) -> dict[str, Leased]:
+        """The leases that may be those of a claim, though only the address says so, by MAC address."""
+        macs = ("",) if claim.mac else self.leases
+        found = ((mac, lease) for mac in macs if (lease := self.lease(mac)) is not None)
+        return {mac: lease for mac, lease in found if claim.seen <= min(lease.end, self._passed_on(mac))}
+
+    def _passed_on(self, mac: str) -> float:
+        """When the address was leased to another MAC address than `mac`, after that had it; infinity if it was not."""
+        at = self.leases[mac].at
+        later = (each for other, each in self.leases.items() if mac and other not in ("", mac) and each.at > at)
+        return min((each.since if each.since > at else each.at for each in later), default=inf)
 
     def _is_leased_away(self, standing: Standing) -> bool:
-        mac = standing.claim.mac
-        return bool(mac) and any(
-            other not in ("", mac) and lease.at and standing.seen <= lease.at for other, lease in self.leases.items()
+        claim = standing.claim
+        if not claim.mac:  # then all that can be told is that the address went from one to another
+            return bool(claim.seen) and len(self._alike(claim).keys() - {""}) > 1
+        return any(
+            other not in ("", claim.mac) and lease.at and standing.seen <= lease.at
+            for other, lease in self.leases.items()
         )
+
+
+def _end_with(lease: Leased, claim: Claim) -> float:
+    """When a claim ends if the lease is its own, which only the address says: so it prolongs none that was over."""
+    is_in_time = lease.is_held and lease.at <= claim.fallback
+    return min(claim.limit if is_in_time else claim.fallback, lease.end)
 
 
 def _is_superseded(one: Standing, every: list[Standing]) -> bool:
@@ -226,7 +261,7 @@ def forget(binding: Binding, now: float) -> Binding:
             key=lambda s: (not s.claim.ended and s.expires > now and not s.is_void, s.end),
         )
         gone |= {s.session for s in by_age[: len(by_age) - MAX_CLAIMS]}
-    leases = dict(_kept_leases(binding, now))
+    leases = _kept_leases(binding, now)
     if not gone and len(leases) == len(binding.leases):
         return binding
     forgotten = [s for s in every if s.session in gone]
@@ -268,6 +303,9 @@ def _is_slight_renewal(old: Leased, new: Leased) -> bool:
     return new == replace(old, since=new.since, at=new.at, expires=new.expires, source=new.source)
 
 
-def _kept_leases(binding: Binding, now: float) -> Iterator[tuple[str, Leased]]:
+def _kept_leases(binding: Binding, now: float) -> dict[str, Leased]:
     newest = sorted(binding.leases.items(), key=lambda item: item[1].over)[-MAX_LEASES:]
-    return ((mac, lease) for mac, lease in newest if lease.over > now)
+    kept = {mac: lease for mac, lease in newest if lease.over > now}
+    if "" in kept or "" not in binding.leases:
+        return kept
+    return {mac: lease for mac in kept if (lease := binding.lease(mac)) is not None}  # what it ended stays so

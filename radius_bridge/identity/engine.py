@@ -9,9 +9,9 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from radius_bridge.identity.bindings import Binding, Claim, claimed, forget, leased
+from radius_bridge.identity.bindings import EMPTY, Binding, Claim, claimed, forget, leased
 from radius_bridge.identity.events import Event, Kind, Lease, Restart
-from radius_bridge.identity.sessions import JITTER, MAX_ADDRESSES, Session, heard, is_kin, restarted, text
+from radius_bridge.identity.sessions import JITTER, MAX_ADDRESSES, ROAMING, Session, heard, is_kin, restarted, text
 from radius_bridge.policy.members import parse_prefix
 
 
@@ -80,7 +80,9 @@ def refresh(state: State, session: str, now: float) -> None:
 
 
 def _concerns(binding: Binding, mac: str) -> bool:
-    """True if a MAC address had a lease of the address, or has a claim on it, as far as is known."""
+    """True if a MAC address ("": any) had a lease of the address, or has a claim on it, as far as is known."""
+    if not mac:
+        return binding != EMPTY
     return mac in binding.leases or any(claim.mac == mac for claim in binding.claims.values())
 
 
@@ -126,7 +128,7 @@ def _with_leases(state: State, known: Session) -> Session:
         return known
     found: list[tuple[float, str]] = []
     for address in dict.fromkeys((*known.leased, *state.leases(known.mac))):
-        lease = state.binding(address).leases.get(known.mac)
+        lease = state.binding(address).lease(known.mac)
         if lease is None or not lease.since:
             joins = address in known.leased  # that may have been long ago
         else:
@@ -158,9 +160,19 @@ def _with_kin(state: State, session: str, known: Session) -> tuple[Session, Mapp
             known = replace(known, addresses=(), heir="")
         return known, {}
     _, name, elder = max(elders)
-    addresses = tuple(each for each in elder.held if state.may_bind(known.source, each))
-    claims = {each: claim for each in addresses if (claim := state.binding(each).claims.get(name)) is not None}
-    return replace(known, addresses=addresses, heir=name if addresses else ""), claims
+    taken_over = known.addresses if known.heir == name else ()
+    addresses: list[str] = []
+    claims: dict[str, Claim] = {}
+    for each in elder.held:
+        binding = state.binding(each)
+        claim = binding.claims.get(name)
+        # It may be that what it was taken over from is forgotten by now.
+        had_it = each in taken_over if claim is None else binding.end_of(name) >= known.since - ROAMING
+        if had_it and state.may_bind(known.source, each):
+            addresses.append(each)
+            if claim is not None:
+                claims[each] = claim
+    return replace(known, addresses=tuple(addresses), heir=name if addresses else ""), claims
 
 
 def _claim(

@@ -245,6 +245,8 @@ def is_kin(elder: Session, younger: Session) -> bool:
 
 def is_slight(before: Session, after: Session) -> bool:
     """True if `after` says no more than that the session goes on, and too little of that to be written."""
+    if bool(before.end) != bool(after.end):
+        return False  # it goes on though its NAS restarted
     slack = SLIGHT * min(after.lease, after.longest)
     ahead = (after.heard - before.heard, *(new - old for new, old in zip(after.named, before.named, strict=True)))
     if max(ahead) > slack or max(abs(before.since - after.since), abs(before.first - after.first)) > JITTER:

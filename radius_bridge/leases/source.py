@@ -116,9 +116,10 @@ class Order:
     def put(self, lease: Lease, now: float) -> Lease:
         """The same lease, given after what was said before; no later than `now` (epoch seconds) otherwise.
 
-        Nobody is given anything from the future: a DHCP server's clock may be ahead.
+        Nobody is given anything from the future, nor longer for that: a DHCP server's clock may be ahead.
         """
         at = min(lease.at, now)
+        expires = lease.expires - (lease.at - at)
         last = self._said.pop(lease.address, -math.inf)
         if last - self._slack < at <= last:
             at = last + TICK
@@ -127,4 +128,4 @@ class Order:
             del self._said[next(iter(self._said))]
         if at == lease.at:
             return lease
-        return msgspec.structs.replace(lease, at=at, expires=at if lease.expires <= lease.at else lease.expires)
+        return msgspec.structs.replace(lease, at=at, expires=at if lease.expires <= lease.at else expires)

@@ -77,9 +77,10 @@ def decode_meta(key: str, value: bytes) -> Meta:
 def changes(keys: Keys, address: str, before: Binding, after: Binding, index: int, now: float) -> list[Op]:
     """The operations that take the record of `address` from `before` (whose modify index is `index`) to `after`.
 
-    In one transaction they move the address between the groups of its users. What has expired is left to the sweeper.
+    In one transaction they move the address between the groups of its users. Who had it last leaves it though his time
+    is over: not all clocks agree on that. What else has expired is left to the sweeper.
     """
-    old, new = members(keys, address, before, now), members(keys, address, after, now)
+    old, new = members(keys, address, before, 0.0), members(keys, address, after, now)
     ops = [Op.cas(keys.binding(address), _encoder.encode(after), index)]
     ops += [Op.delete(key) for key in old if key not in new]
     ops += [Op.set(key, value) for key, value in new.items() if old.get(key) != value]

@@ -49,6 +49,16 @@ async def test_kea_gives_renews_and_takes_back_a_lease(net: Wire) -> None:
         assert not source.problem
 
 
+async def test_an_address_that_is_declined_is_nobodys(net: Wire) -> None:
+    net.kea()
+    recorder = Recorder()
+    async with running(KeaFile("dhcp", WITHIN, recorder.submit, net.folder / "kea-leases4.csv")):
+        address = await asyncio.to_thread(net.ask)
+        await until(lambda: recorder.now.get(address) == (net.mac, True), "the lease")
+        await asyncio.to_thread(net.decline, address)
+        await until(lambda: recorder.now[address] == ("", False), "its end: Kea does not say any more whose it was")
+
+
 async def test_another_station_on_the_address_is_told(net: Wire) -> None:
     net.kea()
     recorder = Recorder()

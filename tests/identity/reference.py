@@ -25,13 +25,17 @@ class Claimed:
     leased_away: bool
     is_back: bool
 
+    @property
+    def end(self) -> float:
+        """When it was over."""
+        return min(self.ended, self.expires) if self.ended else self.expires
+
     def voids(self, other: "Claimed") -> bool:
         """True if this is another user's who had the address later, and the other was not heard after its end."""
-        newer = (self.since, self.session) > (other.since, other.session)
+        newer, end = (self.since, self.session) > (other.since, other.session), self.end
         early, late = (other, self) if newer else (self, other)
         if early.is_back and early.seen > late.seen:
             newer = not newer
-        end = min(self.ended, self.expires) if self.ended else self.expires
         return newer and self.user != other.user and other.seen <= end and self.since <= end
 
 
@@ -128,7 +132,12 @@ class Told:
 
     @cached_property
     def addresses(self) -> Set[Prefix]:
-        return self.named or (self.elder.addresses if self.elder else set())
+        return self.named or (self.taken_over(self.elder) if self.elder else set())
+
+    def taken_over(self, elder: "Told") -> Set[Prefix]:
+        """What its station still had when it roamed."""
+        ends = {address: each.end for address in elder.addresses for each in elder.claims(address)}
+        return {address for address, end in ends.items() if end >= self.since - ROAMING}
 
     def evidence(self, address: Prefix) -> tuple[float, float, bool]:
         """Since when it has an address, when that was last said (0 for never), and if it had others in between."""
@@ -146,6 +155,21 @@ class Told:
             return self.elder.evidence(address)
         return 0.0, 0.0, False
 
+    def alike(self, reports: Iterable[Lease], seen: float) -> "list[Tenure]":
+        """The leases that may be its own, going by the address alone."""
+        every = [Tenure(mac, reports) for mac in {each.mac for each in reports}]
+        found = [each for each in every if not (self.mac and each.mac) and seen <= each.end]
+        return [
+            one
+            for one in found
+            if not one.mac
+            or all(
+                seen <= (other.first if other.first > one.at else other.at)
+                for other in every
+                if other.mac not in ("", one.mac) and other.at > one.at
+            )
+        ]
+
     def claims(self, address: Prefix) -> list[Claimed]:
         """At most one."""
         since, seen, is_back = self.evidence(address)
@@ -153,9 +177,9 @@ class Told:
         given = [each for each in reports if each.expires > each.at]
         mine = [each for each in given if self.mac and each.mac == self.mac]
         last = max(mine, key=lambda each: (each.at, each.expires)) if mine else None
-        back = max(
-            (each.at for each in reports if each.mac == self.mac and self.mac and each not in given), default=0.0
-        )
+        back = 0.0
+        if self.mac in {each.mac for each in reports} - {""}:
+            back = max((each.at for each in reports if each.mac in ("", self.mac) and each not in given), default=0.0)
         is_held = last is not None and last.at > back
         first = min((each.at for each in mine), default=0.0)
         joins = bool(
@@ -175,12 +199,31 @@ class Told:
             expires, evident = min(self.limit, back, last.expires if last else back), seen
         elif seen:
             own = self.limit if self.newest.timeout else min(self.limit, self.newest.heard + self.newest.lease)
-            expires, evident = own, seen
+            ends = [
+                min(self.limit, each.end) if each.is_held and each.at <= own else min(own, each.end)
+                for each in self.alike(reports, seen)
+            ]
+            expires, evident = min(ends, default=own), seen
         else:
             expires, evident = 0.0, seen
         ended = self.end
         if address not in self.addresses and not joins:
             since = left = seen or self.since
             expires = ended = min(left, self.end or left)
-        away = any(self.mac and each.mac != self.mac and evident <= each.at for each in given)
+        away = any(each.mac not in ("", self.mac) and evident <= each.at for each in given)
+        if not self.mac:
+            away = len({each.mac for each in self.alike(reports, seen)} - {""}) > 1
         return [Claimed(self.name, self.user, since, evident, ended, expires, away, is_back)]
+
+
+class Tenure:
+    """What DHCP servers said about one address and one MAC address."""
+
+    def __init__(self, mac: str, reports: Iterable[Lease]) -> None:
+        self.mac = mac
+        given = [(each.at, each.expires) for each in reports if each.mac == mac and each.expires > each.at]
+        back = max((each.at for each in reports if each.mac in ("", mac) and each.expires <= each.at), default=0.0)
+        self.first = min((at for at, _ in given), default=0.0)
+        self.at, expires = max(given, default=(0.0, 0.0))
+        self.is_held = self.at > back
+        self.end = expires if self.is_held else min(back, expires) if given else back

@@ -78,7 +78,7 @@ class Bridges(RuleBasedStateMachine):
         )
 
     @rule(
-        mac=st.sampled_from([LAPTOP, PHONE]),
+        mac=st.sampled_from([LAPTOP, PHONE, ""]),
         address=st.sampled_from(ADDRESSES),
         at=moments,
         term=st.sampled_from([0.0, 150.0, 1000.0]),

@@ -1,10 +1,12 @@
 """What real networks send, situation by situation, and what becomes of it."""
 
 import itertools
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
+from radius_bridge.identity.bindings import MAX_CLAIMS
 from radius_bridge.identity.sessions import MAX_ADDRESSES, RETENTION
 from radius_bridge.policy.members import parse_prefix
 from tests.identity.world import LAPTOP, NOW, PHONE, Fact, World, X, Y, interim, leased, released, restart, start, stop
@@ -55,6 +57,22 @@ def test_an_interim_update_after_the_stop_reopens_only_if_it_is_newer() -> None:
         assert world.owner() == "", "it was late"
     for world in in_any_order(begun, stop(at=100), interim("alice", "ap1/1", X, at=110)):
         assert world.owner() == "alice", "it is real"
+
+
+def test_a_start_that_is_nearly_an_hour_late_revives_nothing() -> None:
+    begun = start("alice", "ap1/1", X, timeout=7200)
+    world = World().play(begun, stop(at=10))
+    world.play(stop("bob", "ap2/1", X, at=3500), now=NOW + 3500)
+    assert world.play(begun, now=NOW + 3500).owner(at=3500) == ""
+    assert world.sessions["ap1/1"].over() >= NOW + 3610, "so long it is kept"
+
+
+def test_of_many_who_say_that_they_have_an_address_those_who_had_it_are_forgotten_first() -> None:
+    world = World().play(start("alice", "ap1/1", X, at=100, lease=600))
+    for number in range(2 * MAX_CLAIMS):
+        world.play(start("bob", f"ap2/{number}", X, at=number, lease=86400))
+    assert len(world.bindings[str(X)].claims) == MAX_CLAIMS
+    assert world.owner() == "alice", "though her time is over before that of the others would be"
 
 
 def test_a_nas_that_reboots_without_stops_says_so_with_accounting_on() -> None:
@@ -115,6 +133,13 @@ def test_a_session_has_no_address_of_an_earlier_one_with_its_acct_session_id(who
         assert world.sessions["ap1/1"].user == who, "nor its user"
     for world in in_any_order(*before, start(who, "ap1/1", at=2000, mac=mac), interim(who, "ap1/1", Y, at=2050)):
         assert (world.owner(X), world.owner(Y)) == ("", who)
+
+
+def test_a_session_has_no_station_and_no_timeout_of_an_earlier_one_with_its_acct_session_id() -> None:
+    before = start("alice", "ap1/1", mac=LAPTOP, multi="M", timeout=600), stop(at=100)
+    for world in in_any_order(*before, start("bob", "ap1/1", X, at=2000), leased(address=Y, at=2010)):
+        assert (world.owner(X), world.owner(Y)) == ("bob", ""), "the lease is that of alice's station"
+        assert (world.until(X), world.sessions["ap1/1"].multi) == (2000 + 3600, "")
 
 
 def test_a_session_with_an_earlier_ones_acct_session_id_is_newer_than_what_began_in_between() -> None:
@@ -188,6 +213,16 @@ def test_nobody_inherits_the_address_when_the_newer_user_leaves() -> None:
         assert world.owner() == "alice", "it was heard again after that"
 
 
+def test_nobody_inherits_the_address_when_the_newer_user_is_forgotten() -> None:
+    zombie = start("alice", "ap1/1", X, lease=86400)
+    world = World().play(zombie, start("bob", "ap2/1", X, at=50), stop("bob", "ap2/1", at=70))
+    later = 70 + RETENTION + 1
+    world.play(stop("carol", "ap3/1", X, at=later), now=NOW + later)
+    assert "ap2/1" not in world.bindings[str(X)].claims
+    assert world.owner(at=later) == "", "though her session may be live"
+    assert world.play(interim("alice", "ap1/1", X, at=later + 5), now=NOW + later + 5).owner(at=later + 5) == "alice"
+
+
 def test_the_mac_address_behind_the_address_changes() -> None:
     for world in in_any_order(start("alice", "ap1/1", X, mac=LAPTOP), leased(), leased(PHONE, at=100)):
         assert world.owner() == ""
@@ -259,17 +294,37 @@ def test_a_roaming_station_does_not_take_an_address_back_that_somebody_else_has(
         assert world.owner() == "bob"
 
 
-def test_a_station_keeps_what_it_took_over_when_the_session_before_is_long_forgotten() -> None:
+@pytest.mark.parametrize("same", [{"mac": LAPTOP}, {"multi": "M"}])
+def test_a_station_that_comes_back_when_its_time_was_over_takes_nothing_over(same: dict[str, Any]) -> None:
+    # No Stop was heard of the session before; its address may be anybody's by now.
+    facts = start("alice", "ap1/1", X, **same), start("alice", "ap2/1", at=3700, **same)
+    for world in in_any_order(*facts):
+        assert world.owner(at=3700) == ""
+    for world in in_any_order(*facts, interim("alice", "ap1/1", X, at=3650, **same)):
+        assert world.owner(at=3700) == "alice", "it was not over"
+
+
+def test_a_roaming_station_takes_no_address_to_a_client_that_may_not_bind_it() -> None:
+    facts = start("alice", "ap1/1", X, multi="M"), start("alice", "ap2/1", at=100, multi="M", source="branch")
+    world = World(may_bind=lambda source, _address: source == "controller")
+    world.play(*facts, stop("alice", "ap1/1", at=101))
+    assert world.owner() == ""
+
+
+@pytest.mark.parametrize("is_forgotten", [True, False])
+def test_a_station_keeps_what_it_took_over_when_the_session_before_is_long_forgotten(is_forgotten: bool) -> None:
     world = World().play(
         start("alice", "ap1/1", X, multi="M"),
         start("alice", "ap2/1", at=100, multi="M"),
         stop("alice", "ap1/1", X, at=101),
     )
     later = 101 + RETENTION + 1
-    del world.sessions["ap1/1"]
+    if is_forgotten:
+        del world.sessions["ap1/1"]  # else its claim only is
     world.play(interim("alice", "ap2/1", at=later, multi="M"), now=NOW + later)
+    world.play(interim("alice", "ap2/1", at=later + 60, multi="M"), now=NOW + later + 60)
     assert world.bindings[str(X)].claims.keys() == {"ap2/1"}
-    assert world.until(at=later) == later + 3600
+    assert world.until(at=later) == later + 60 + 3600
 
 
 def test_what_a_station_says_itself_counts_before_what_it_took_over() -> None:
@@ -283,9 +338,67 @@ def test_what_a_station_says_itself_counts_before_what_it_took_over() -> None:
         assert (world.owner(X), world.owner(Y)) == ("", "alice")
 
 
+def test_the_mac_address_behind_the_address_changes_though_the_session_tells_none() -> None:
+    session = start("alice", "ap1/1", X, at=10)
+    for world in in_any_order(session, leased(), leased(PHONE, at=100)):
+        assert world.owner() == "", "the lease of another station"
+    for world in in_any_order(session, leased(), leased(PHONE, at=100), interim("alice", "ap1/1", X, at=110)):
+        assert world.owner() == "alice", "she says that it is hers"
+    passed_on = leased(), leased(PHONE, at=100), leased(PHONE, at=200)
+    for world in in_any_order(session, *passed_on, interim("alice", "ap1/1", X, at=150)):
+        assert world.owner() == "alice", "after it was passed on, and renewed only since"
+    for world in in_any_order(session, leased(PHONE, at=-100), released(PHONE, at=-50), leased()):
+        assert world.owner() == "alice", "that was over before"
+
+
+@pytest.mark.parametrize(("whose", "mac"), [(LAPTOP, ""), ("", ""), ("", LAPTOP)])
+def test_a_lease_that_is_joined_by_its_address_alone_ends_the_binding(whose: str, mac: str) -> None:
+    # The session does not tell its MAC address, or the DHCP server does not (DUIDs without one).
+    session = start("alice", "ap1/1", X, mac=mac)
+    for world in in_any_order(session, leased(whose, at=2)):
+        assert (world.owner(), world.until()) == ("alice", 1802)
+    for world in in_any_order(session, leased(whose, at=2, term=7200)):
+        assert world.until() == 7202, "the default is for those without a lease"
+    for world in in_any_order(session, leased(whose, at=2), released(whose, at=100)):
+        assert (world.owner(at=99), world.owner(at=100)) == ("alice", "")
+
+
+@pytest.mark.parametrize(("whose", "mac"), [(LAPTOP, ""), ("", ""), ("", LAPTOP)])
+def test_a_lease_that_is_joined_by_its_address_alone_revives_nobody(whose: str, mac: str) -> None:
+    for world in in_any_order(start("alice", "ap1/1", X, mac=mac), leased(whose, at=5000)):
+        assert world.owner(at=5000) == "", "it may be anybody's: her time was over at 3600"
+
+
+def test_nobody_inherits_an_address_from_an_unknown_station_for_having_had_a_lease_of_it_once() -> None:
+    world = World().play(start(mac=LAPTOP), leased(at=1))
+    for at in (3000, 6000, 9000):
+        world.play(interim("alice", "ap1/1", at=at, mac=LAPTOP), now=NOW + at)
+    assert world.bindings[str(X)].claims == {}, "that is forgotten"
+    assert world.play(leased("", at=9100), now=NOW + 9100).owner(at=9100) == ""
+
+
 def test_a_release_or_a_decline_ends_the_binding() -> None:
     for world in in_any_order(start(mac=LAPTOP), leased(at=1), released(at=100)):
         assert (world.owner(at=99), world.owner(at=100)) == ("alice", "")
+    for world in in_any_order(start("alice", "ap1/1", X, at=100, mac=LAPTOP), leased(at=1), released(at=100)):
+        assert world.owner(at=100) == "", "though it was heard of in the same moment"
+
+
+def test_an_end_that_names_no_mac_address_ends_whatever_lease_the_address_has() -> None:
+    # Kea forgets whose it was when an address is declined.
+    for world in in_any_order(start(mac=LAPTOP), leased(at=1), released("", at=100)):
+        assert (world.owner(at=99), world.owner(at=100)) == ("alice", "")
+    for world in in_any_order(start(at=150, mac=LAPTOP), leased(at=1), released("", at=100)):
+        assert world.owner(at=150) == "", "it had ended before"
+    for world in in_any_order(start(mac=LAPTOP), leased(at=1), released("", at=100), leased(at=200)):
+        assert world.owner(at=200) == "alice", "it was given again"
+    world = World().play(start(mac=LAPTOP), leased(at=1, term=80000), released("", at=100))
+    world.play(stop("bob", "ap2/1", X, at=4000), now=NOW + 4000)
+    assert "" not in world.bindings[str(X)].leases
+    assert world.owner(at=4000) == "", "nor is it given again when that is forgotten"
+    again = replace(released("", at=100), is_told_again=True)
+    assert World().play(start(mac=LAPTOP), leased(at=1), again).owner(at=100) == "", "it was missed"
+    assert World().play(again).bindings == {}
 
 
 def test_an_end_that_a_source_tells_at_every_start_leaves_nothing_if_nobody_knew_the_lease() -> None:
@@ -303,6 +416,16 @@ def test_a_renewal_extends_the_binding_and_not_beyond_the_maximum() -> None:
 def test_a_session_ends_with_its_session_timeout_though_the_lease_is_longer() -> None:
     for world in in_any_order(start(mac=LAPTOP, timeout=600), leased(at=1)):
         assert world.until() == 600
+
+
+def test_the_default_does_not_count_where_there_is_a_session_timeout() -> None:
+    assert World().play(start("alice", "ap1/1", X, timeout=7200)).until() == 7200
+
+
+def test_a_claim_that_was_over_before_it_was_made_takes_the_address_from_nobody() -> None:
+    late = start("bob", "ap2/1", timeout=400), interim("bob", "ap2/1", X, at=500, timeout=400)
+    for world in in_any_order(*late, start("alice", "ap1/1", X, at=50)):
+        assert world.owner() == "alice"
 
 
 def test_interim_updates_do_not_stretch_a_session_timeout() -> None:

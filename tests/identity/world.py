@@ -38,8 +38,8 @@ class World:
         self.writes += 1
 
     def put_binding(self, address: str, after: Binding) -> None:
+        self.writes += after != self.binding(address)
         self.bindings[address] = after
-        self.writes += 1
 
     def restarts(self, source: str, nas: str) -> list[Restart]:
         return [each for each in self.restarted if each.source == source and each.nas in (nas, "")]

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,6 +16,20 @@ from tests.lab.processes import PROJECT, Process, run, wait_until
 SERVER, SERVER6 = "192.0.2.1", "2001:db8:1::1"
 NETWORKS = ("192.0.2.0/24", "2001:db8::/32")
 _KEA_HOOKS = Path("/usr/lib/x86_64-linux-gnu/kea/hooks")
+
+_DECLINE = """\
+import socket, sys
+mac, address, server = bytes.fromhex(sys.argv[1].replace(":", "")), *map(socket.inet_aton, sys.argv[2:4])
+head = bytes([1, 1, 6, 0]) + b"once" + bytes(20) + mac.ljust(16, b"\\0") + bytes(192)
+options = {53: b"\\x04", 61: b"\\x01" + mac, 50: address, 54: server}
+said = b"".join(bytes([number, len(value)]) + value for number, value in options.items())
+with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+    sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+    sender.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"cable")
+    sender.bind((sys.argv[2], 68))
+    sender.sendto(head + b"\\x63\\x82\\x53\\x63" + said + b"\\xff", ("255.255.255.255", 67))
+"""
+"""DHCPDECLINE (RFC 2131 §3.1, 4.4.4), which no client can be told to send."""
 
 _CLIENT_SCRIPT = """\
 #!/bin/sh
@@ -139,6 +154,10 @@ class Wire:
             wait_until(bound.exists, "the client to have its lease")
             client.terminate()
             client.communicate(timeout=10)
+
+    def decline(self, address: str) -> None:
+        """The client says that somebody else has the address that it was given."""
+        self.client.run(sys.executable, "-c", _DECLINE, self.mac, address, SERVER)
 
     def _udhcpc(self, *options: str) -> list[str | Path]:
         """The client's command: five attempts, a second apart."""

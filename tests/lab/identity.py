@@ -87,7 +87,7 @@ def island(number: int, dice: random.Random, facts: int = 12) -> Island:
             )
         if kind < 0.93:
             term = dice.choice((0.0, 1800.0, 3600.0))
-            return Lease(dice.choice(addresses), dice.choice((laptop, phone)), NOW + at, NOW + at + term, "kea")
+            return Lease(dice.choice(addresses), dice.choice((laptop, phone, "")), NOW + at, NOW + at + term, "kea")
         nas = dice.choice((*nases, ""))
         return Restart(controller, nas, NOW + at + (37 if nas.startswith("sw") else 0), NOW + at)
 

@@ -41,6 +41,22 @@ async def test_of_one_address_only_the_newest_word_waits_and_words_never_overtak
     task.cancel()
 
 
+async def test_what_could_not_be_recorded_is_not_told_after_a_newer_word() -> None:
+    recorder, counters = Recorder(), Counter[str]()
+    recorder.gate.clear()
+    recorder.failures = 1
+    outbox = Outbox(recorder.submit, counters)
+    task = asyncio.create_task(outbox.run())
+    await outbox.put(lease(1, 10))
+    await until(lambda: recorder.under_way, "the first word")
+    await outbox.put(lease(1, 0))
+    recorder.gate.set()
+    await until(lambda: recorder.leases, "the last word")
+    assert recorder.leases == [lease(1, 0)], "it was given back"
+    assert counters["not_recorded"] == 1
+    task.cancel()
+
+
 async def test_who_has_more_than_can_wait_waits() -> None:
     recorder = Recorder()
     recorder.gate.clear()

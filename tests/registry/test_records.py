@@ -52,6 +52,14 @@ def test_an_address_that_moves_leaves_the_old_users_group_in_the_same_transactio
     ]
 
 
+def test_an_address_that_moves_leaves_a_user_whose_time_is_over_by_our_clock_though_maybe_not_by_a_hosts() -> None:
+    later = NOW + 70
+    bob = Binding({**ALICE.claims, "nas/2": claim("bob", later, 3600)})
+    ops = changes(KEYS, ADDRESS, ALICE, bob, 7, later)
+    assert Op.delete(ALICE_KEY) in ops, "two users would have the address where the clock is ten seconds behind"
+    assert changes(KEYS, ADDRESS, bob, bob, 8, later)[1:] == [], "once"
+
+
 def test_groups_from_attributes_get_the_address_until_the_same_end() -> None:
     staff = Binding({"nas/1": claim("alice", groups=("radius.staff",))})
     assert changes(KEYS, ADDRESS, EMPTY, staff, 0, NOW)[1:] == [
