@@ -1,20 +1,19 @@
 """How many hosts one Consul datacenter carries: a model fitted to what fanout and herd measured. Pure.
 
-An announcement wakes every host that does not pause; it then reads the records of all bridges, which hold what was
-announced lately. So a wake-up costs something by itself, and something by the entries that it brings. docs/scale.md
+A login wakes every host that does not pause; it then reads the pages of all bridges, which hold what was announced
+lately. So a wake-up costs something by itself, and something by the entries that it brings. docs/scale.md
 explains.
 """
 
 import math
 import re
-from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 from bench.results import Results
 from radius_bridge.policy.members import parse_prefix, user_group
-from radius_bridge.registry.feed import FRESH, KEPT_BYTES, KEPT_FOR, MAX_RECORD, Change, Log
+from radius_bridge.registry.feed import FRESH, KEPT_FOR, PAGE_BYTES, Change, Log
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.poll import WAIT
 
@@ -36,28 +35,28 @@ class Assumptions:
     agents: int = 5_000
     """Consul client agents in one datacenter, as HashiCorp's sizing guidelines recommend at most: gossip."""
     bridges: int = 2
-    """Writers, each of which announces at its own pace."""
+    """Writers, each of which has pages of its own."""
 
 
 def entry_octets() -> int:
-    """What a login takes in a bridge's record."""
+    """What a login takes on a bridge's page."""
     keys, log = Keys(), Log(Keys())
     key = keys.group_member(user_group("user12345"), parse_prefix("10.66.129.123"))
-    log.add(deque([Change(key, b"1795351740", 1_000_000)]), now=0.0)
+    log.extend([Change(key, b"1795351740", 1_000_000)], now=0.0)
     return log.size
 
 
 def entries(logins: float, wakes: float) -> float:
     """Entries that a wake-up brings from a bridge with so many logins a second, with at most so many wake-ups.
 
-    As `registry.feed.Log` keeps them: for KEPT_FOR, but what is more than KEPT_BYTES only while it is
-    FRESH, and never more than MAX_RECORD; what is new is always there.
+    As `registry.pages` keep them: on the page in use for KEPT_FOR, on full ones for as long as they rest, FRESH and
+    until one of them is the next to be used; what is new is always there.
     """
     if not logins:
         return 0.0
     fresh = max(1.0, logins / wakes)
-    roomy = max(KEPT_BYTES / entry_octets(), FRESH * logins)
-    return max(fresh, min(KEPT_FOR * logins, roomy, MAX_RECORD / entry_octets()))
+    page = PAGE_BYTES / entry_octets()
+    return max(fresh, min(KEPT_FOR * logins, page * (0.5 + math.ceil(FRESH * logins / page))))
 
 
 class Cost(NamedTuple):
@@ -80,19 +79,19 @@ class Cost(NamedTuple):
 
 
 class Leader(NamedTuple):
-    """CPU seconds that the leader spends on what is written, however many hosts there are."""
+    """CPU seconds that the leader spends on what is written and told, however many hosts there are."""
 
-    per_announcement: float
+    per_wake: float
     per_login: float
 
-    def at(self, announcements: float, logins: float) -> float:
-        """A second with so many of both."""
-        return self.per_announcement * announcements + self.per_login * logins
+    def at(self, wakes: float, logins: float) -> float:
+        """A second with so many logins, and so many times that hosts wake."""
+        return self.per_wake * wakes + self.per_login * logins
 
     @classmethod
-    def solve(cls, alone: float, busy: float, announcements: float, logins: float) -> Self:
-        """From a login that is one announcement, and from a second with many of both; nothing is negative."""
-        per_login = max(0.0, (busy - announcements * alone) / (logins - announcements))
+    def solve(cls, alone: float, busy: float, wakes: float, logins: float) -> Self:
+        """From a login by itself, and from a second with many logins and some wakes; nothing is negative."""
+        per_login = max(0.0, (busy - wakes * alone) / (logins - wakes))
         return cls(max(0.0, alone - per_login), per_login)
 
 
@@ -243,7 +242,7 @@ def report(results: Results) -> str:
         "",
         "| | |",
         "|---|---:|",
-        f"| $S_a$, leader's CPU for an announcement | {1e6 * fitted.leader.per_announcement:,.0f} µs |",
+        f"| $S_w$, leader's CPU for a wake-up of all hosts | {1e6 * fitted.leader.per_wake:,.0f} µs |",
         f"| $S_l$, leader's CPU for a login | {1e6 * fitted.leader.per_login:,.0f} µs |",
         f"| $H_w$, its server's CPU for a wake-up of a host | {1e6 * fitted.host.per_wake:,.0f} µs |",
         f"| $H_e$, its server's CPU for an entry that it reads | {1e6 * fitted.host.per_entry:,.2f} µs |",

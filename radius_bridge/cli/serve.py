@@ -165,7 +165,7 @@ async def _listen(
             metrics.RECORDING.set_function(health.is_recording)
             counted = {
                 "lanes": lanes.counters,
-                "announcer": lanes.access.counters,
+                "announcer": lanes.pages.counters,
                 "identity_announcer": lanes.identity.counters,
                 "neighbours": neighbours.counters,
                 "publisher": publisher.counters,

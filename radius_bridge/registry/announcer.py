@@ -1,4 +1,6 @@
-"""The writing side of the feed: what was committed is announced, in one small record that this process owns."""
+"""What was committed is announced afterwards, in one small record that this process owns: what bridges tell each other,
+and what is told of others' writes. What lanes write themselves is announced with it (`registry.pages`).
+"""
 
 import asyncio
 import os
@@ -22,8 +24,8 @@ from radius_bridge.registry.transport import TRY_TIMEOUT
 
 FIRST_INTERVAL: Final = 0.005
 LONGEST_INTERVAL: Final = 0.02
-"""Seconds between two announcements: at first, when one follows the other, and under load. Idle, there is none. A
-response to a login waits for it; that hosts do not wake so often is their own doing (`registry.poll`)."""
+"""Seconds between two announcements: at first, when one follows the other, and under load. Idle, there is none. That
+hosts do not wake so often is their own doing (`registry.poll`)."""
 
 FEW: Final = 4
 """Entries of one announcement up to which we are idle: a login is one, or two with its IPv6 address."""
@@ -81,10 +83,6 @@ class Announcer:
         self._taken = 0
         self._announced = 0
         self._wake = asyncio.Event()
-        self.interval = 0.0
-        """Seconds between two announcements at the moment; 0 when idle."""
-        self.due = 0.0
-        """Monotonic time of the next announcement, if that is to come: what is committed until then goes together."""
         self._index = 0
         """The modify index of our record; 0 if it does not exist."""
         self._written = 0.0
@@ -121,10 +119,10 @@ class Announcer:
 
     async def run(self) -> None:
         """Announces until cancelled, or until done after `close`."""
+        interval = due = 0.0
         while await self._something_to_do():
-            await asyncio.sleep(max(0.0, self.due - time.monotonic()))
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
             began = time.monotonic()
-            self.due = began + self.interval
             if self._read_again:
                 self._pending.appendleft(READ_ALL)
                 self._announced -= 1  # nobody waits for it
@@ -138,8 +136,8 @@ class Announcer:
                 _, done = self._waiting.popleft()
                 if not done.done():
                     done.set_result(None)
-            self.interval = self._next_interval(self.interval, fresh)
-            self.due = max(began + self.interval, time.monotonic() + min(self.interval, FIRST_INTERVAL))
+            interval = self._next_interval(interval, fresh)
+            due = max(began + interval, time.monotonic() + min(interval, FIRST_INTERVAL))
 
     def _next_interval(self, interval: float, fresh: int) -> float:
         """Under load each announcement takes more; else none waits."""

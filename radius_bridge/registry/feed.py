@@ -40,6 +40,9 @@ STANDS: Final = 0.15
 """Seconds for which an entry stands in any case: what is new waits if there is no room for both (beyond some 10,000
 logins a second)."""
 
+PAGE_BYTES: Final = 6 * 1024
+"""Octets of a page (`registry.pages`) from which on it is full: each transaction that announces on it carries it."""
+
 QUIET_BYTES: Final = 1024
 """A record that is larger (some ten logins) is emptied when things go quiet: the next wake-up is small again."""
 
@@ -171,8 +174,7 @@ class Log:
 
         Gives their number. `now` is in seconds, by a clock that never goes back.
         """
-        while self._lines and now - self._lines[0][1] > KEPT_FOR:
-            self._forget()
+        self.forget_old(now)
         fresh = 0
         self.crowded = False
         while changes:
@@ -186,18 +188,32 @@ class Log:
             fresh += 1
         return fresh
 
+    def extend(self, changes: Iterable[Change], now: float) -> None:
+        """Takes changes that were announced already, by `record`."""
+        for change in changes:
+            line = _encode(_entry(self._keys, change))
+            self._lines.append((line, now))
+            self._size += len(line) + 1
+
+    def forget_old(self, now: float) -> None:
+        """Forgets what everybody has read by now."""
+        while self._lines and now - self._lines[0][1] > KEPT_FOR:
+            self._forget()
+
     def trim(self) -> None:
         """Forgets all entries: everybody has had the time to read them."""
         self.first += len(self._lines)
         self._lines.clear()
         self._size = 0
 
-    def record(self, now: float, *, ended: bool = False) -> bytes:
-        """The record as it is to be written; `ended` if it is the writer's last."""
+    def record(self, now: float, more: Iterable[Change] = (), *, ended: bool = False) -> bytes:
+        """The record as it is to be written, with `more` behind what is in it; `ended` if it is the writer's last."""
+        lines = [line for line, _ in self._lines]
+        lines += [_encode(_entry(self._keys, change)) for change in more]
         return b'{"first":%d,"clock":%.3f,"entries":[%b]%b}' % (
             self.first,
             now,
-            b",".join([line for line, _ in self._lines]),
+            b",".join(lines),
             b',"brief":true' if ended else b"",
         )
 

@@ -1,13 +1,13 @@
 """Events and leases in, committed sessions and bindings out: the writing half of the registry.
 
 A lane has one transaction in flight, and while it is, the next one gathers; what concerns a station goes where
-something of it waits, which keeps its order. Whoever submits something hears of it when Consul has committed it and the
-change feed has announced it, and only then: under load what fills no transaction waits for the last moment before
-the announcement. Idle, nothing waits for a timer.
+something of it waits, which keeps its order. A transaction announces what it changes in groups itself, on a page of the
+change feed. Whoever submits something hears of it when that is committed, and only then. Under load, a transaction that
+is not full waits a few milliseconds for more; idle, nothing waits for a timer.
 
 Lanes may write to the same record, as may other bridges: every write is checked, and what fails is read and done
-again. What is queued: `registry.tickets`; a transaction in the making: `registry.turn`; what comes after it:
-`registry.settling` and `registry.learning`.
+again. What is queued: `registry.tickets`; a transaction in the making: `registry.turn`; where it announces:
+`registry.pages`; what comes after it: `registry.settling` and `registry.learning`.
 """
 
 import asyncio
@@ -15,6 +15,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from typing import Final, Self
 
 import structlog
@@ -26,16 +27,21 @@ from radius_bridge.registry.errors import Conflict, Forbidden, RegistryError
 from radius_bridge.registry.feed import Class
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.known import Known
-from radius_bridge.registry.kv import Committed, Entry
+from radius_bridge.registry.kv import Committed, Entry, Op
 from radius_bridge.registry.learning import Learning
+from radius_bridge.registry.pages import OCTETS, Page, Pages
 from radius_bridge.registry.settling import Settling
 from radius_bridge.registry.tickets import FULL, Lane, Ticket, Tickets
 from radius_bridge.registry.transport import TRY_TIMEOUT
 from radius_bridge.registry.turn import Added, MayBind, Refresh, Turn
 
-EARLY: Final = (2.0, 0.02)
-"""How long before an announcement a transaction begins that is to be in it: twice as long as they took lately, and so
-many seconds at most."""
+FIRST_INTERVAL: Final = 0.005
+LONGEST_INTERVAL: Final = 0.01
+"""Seconds from the beginning of one transaction of a lane to that of its next one, unless that is full: at first, when
+several logins go into one, and under load. Idle, there are none."""
+
+FEW: Final = 4
+"""Tickets in one transaction up to which we are idle."""
 
 LAST_WORDS: Final = 4.0
 """Seconds that `close` leaves for what is to be announced."""
@@ -80,29 +86,30 @@ class Lanes:
         self._clock = clock
         self._committed = committed
         self._may_bind = may_bind
-        self._takes = 0.0
-        """Seconds that a transaction takes, lately."""
         self._tasks: list[asyncio.Task[None]] = []
-        self._announcers: list[asyncio.Task[None]] = []
+        self._others: list[asyncio.Task[None]] = []
         self.counters: Counter[str] = Counter()
         self.known = Known(keys, bad_record=self._bad_record)
-        self.access = Announcer(consul, keys, Class.BRIDGE, clock=clock)
+        self.pages = Pages(consul, keys, clock)
         self.identity = Announcer(consul, keys, Class.IDENTITY, least_interval=IDENTITY_INTERVAL, clock=clock)
         self._tickets = Tickets(count, patience, queue_limit, self.counters)
         self._learning = Learning(consul, keys, self.known, self._tickets, may_bind, clock)
-        self._settling = Settling(keys, self.known, self._tickets, self.access, self.identity, clock)
+        self._settling = Settling(self.known, self._tickets, self.identity)
 
     async def __aenter__(self) -> Self:
         self._tasks = [asyncio.create_task(self._run(lane), name="lane") for lane in self._tickets.lanes]
-        self._announcers = [asyncio.create_task(each.run(), name="announcer") for each in (self.access, self.identity)]
+        self._others = [
+            asyncio.create_task(self.identity.run(), name="identity announcer"),
+            asyncio.create_task(self.pages.run(), name="pages"),
+        ]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
 
     async def watch(self) -> None:
-        """Does not end, but raises what a lane or an announcer ended with: no login would be answered any more."""
-        done, _ = await asyncio.wait([*self._tasks, *self._announcers], return_when=asyncio.FIRST_COMPLETED)
+        """Does not end, but raises what a task of ours ended with: no login would be answered any more, or heard of."""
+        done, _ = await asyncio.wait([*self._tasks, *self._others], return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
 
@@ -120,7 +127,7 @@ class Lanes:
     def submit(self, event: Event | Restart) -> asyncio.Future[None]:
         """Takes an event to commit.
 
-        The future is done when everything that the event changes is committed and announced, or fails with
+        The future is done when everything that the event changes is committed and announced, or it fails with
         NotRecorded when that did not succeed in time. A restart ends sessions; it is done when all of them are.
         """
         if isinstance(event, Restart):
@@ -146,15 +153,15 @@ class Lanes:
     async def close(self) -> None:
         """Ends all work, within seconds; what is not committed by now fails with NotRecorded."""
         self._tickets.closed = True
-        for task in self._tasks:
+        identity, pages = self._others or (None, None)
+        for task in (*self._tasks, *([pages] if pages else [])):
             task.cancel()
-        self.access.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self.identity.close()
-        if self._announcers:
-            await asyncio.wait(self._announcers, timeout=LAST_WORDS)
-        for task in self._announcers:
-            task.cancel()
-        await asyncio.gather(*self._tasks, *self._announcers, return_exceptions=True)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(LAST_WORDS):
+                await asyncio.gather(self.pages.close(), *([identity] if identity else []), return_exceptions=True)
+        await asyncio.gather(*self._others, return_exceptions=True)
         self._tickets.give_up_all("shutting down")
 
     async def _restart(self, restart: Restart) -> None:
@@ -165,9 +172,8 @@ class Lanes:
             session = self.known.session(name)
             if session is None or session.ended or session.at > restart.at:
                 continue
-            refresh = Refresh(name)
-            if not session.end or self._settling.not_announced_by_us(refresh):
-                ends.append(self._tickets.submit(refresh, session.mac or name))
+            if not session.end:
+                ends.append(self._tickets.submit(Refresh(name), session.mac or name))
         if ends:
             await asyncio.gather(*ends)
 
@@ -180,47 +186,41 @@ class Lanes:
                 await self._turn(lane)
 
     async def _gather(self, lane: Lane) -> None:
-        """Under load, waits with a transaction that is not full for the announcement that it is to be in: a response
-        waits for that one anyway.
-        """
-        due, (times, longest) = self.access.due, EARLY
-        rest = due - min(longest, times * self._takes) - time.monotonic()
-        if len(lane.pending) >= FULL or lane.failures or lane.doubtful:
-            return
-        if lane.called == due:
-            rest += self.access.interval  # this one is for the next announcement
-        if rest <= 0:
-            lane.called = due
+        """Under load, waits a moment with a transaction that is not full."""
+        rest = lane.began + lane.interval - time.monotonic()
+        if rest <= 0 or lane.waiting >= FULL or lane.failures or lane.doubtful:
             return
         lane.full.clear()
-        try:
+        with suppress(TimeoutError):
             async with asyncio.timeout(rest):
                 await lane.full.wait()
-        except TimeoutError:
-            lane.called = self.access.due
 
     async def _turn(self, lane: Lane) -> None:
         """One transaction of a lane, with whatever must be read before it."""
         tickets: list[Ticket] = []
-        turn = Turn(self._keys, self.known, self._may_bind, self._clock())
+        page = self.pages.take()
+        turn = Turn(self._keys, self.known, self._may_bind, self._clock(), (page.operations, OCTETS))
+        is_free = True
+        ops: list[Op] = []
         try:
             if lane.doubtful:
                 await self._read_again(lane)
+            lane.began = time.monotonic()
             tickets = self._fill(lane, turn)
             lane.in_flight = len(tickets)
+            lane.interval = _next_interval(lane.interval, len(tickets))
             self._tickets.begin(tickets)
             ops = turn.ops
             done = Committed(0, {})
             if ops:
                 self.counters["transactions"] += 1
                 self.counters["operations"] += len(ops)
-                began = time.monotonic()
-                done = await self._consul.transact(ops, timeout=TRY_TIMEOUT)
-                self._takes += (time.monotonic() - began - self._takes) / 8
+                is_free = False
+                done = await self._record(page, turn)
         except Conflict as conflict:
             # Another writer was faster. Nothing is wrong: read what failed, and build anew.
             self.counters["conflicts"] += 1
-            lane.doubtful |= {turn.ops[place].key for place in conflict.failed} or set(turn.groups)
+            lane.doubtful |= {ops[place].key for place in conflict.failed if place < len(ops)} or set(turn.groups)
             self._tickets.give_up_overdue(lane)
         except Forbidden as forbidden:
             self.counters["forbidden"] += 1
@@ -252,7 +252,29 @@ class Lanes:
             self.known.prune(self._clock())
         finally:
             lane.in_flight = 0
+            if is_free:
+                self.pages.give_back(page)
             self._tickets.begin_again(each for each in tickets if each in lane.pending)
+
+    async def _record(self, page: Page, turn: Turn) -> Committed:
+        """Has a turn committed, and announced on a page. Raises RegistryError."""
+        ops, members = turn.ops, turn.members
+        announcing = page.ops(members) if members else []
+        try:
+            done = await self._consul.transact([*ops, *announcing], timeout=TRY_TIMEOUT)
+        except Conflict as conflict:
+            if announcing and len(ops) in conflict.failed:
+                self.pages.restored()
+            else:
+                self.pages.give_back(page)
+            raise
+        except Forbidden:
+            self.pages.give_back(page)
+            raise
+        if announcing:
+            page.committed(members, done.modified[page.key])
+        self.pages.give_back(page, announcing[0].size if announcing else 0, len(members))
+        return done
 
     def _fill(self, lane: Lane, turn: Turn) -> list[Ticket]:
         """Adds what waits to the turn, as much as fits; gives what will be done when that is committed."""
@@ -269,12 +291,6 @@ class Lanes:
                 break
             if added is Added.QUIET:
                 self.counters["quiet"] += 1
-                doubtful = self._settling.not_announced_by_us(ticket.work)
-                if not turn.has_room(len(doubtful)):
-                    break
-                for key in doubtful:
-                    turn.check(key)
-                ticket.keys = set(doubtful)
             self.counters["foreign"] += added is Added.FOREIGN
             tickets.append(ticket)
         return tickets
@@ -303,6 +319,13 @@ class Lanes:
     def _bad_record(self, message: str) -> None:
         self.counters["bad_records"] += 1
         _log.error("unreadable record in Consul", error=message)
+
+
+def _next_interval(interval: float, tickets: int) -> float:
+    """Under load each transaction takes more; else none waits."""
+    if tickets > FEW:
+        return min(LONGEST_INTERVAL, max(FIRST_INTERVAL, 2 * interval))
+    return interval / 2 if interval > FIRST_INTERVAL else 0.0
 
 
 def _records(turn: Turn, positions: frozenset[int]) -> set[str]:

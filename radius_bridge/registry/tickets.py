@@ -6,6 +6,7 @@ station of which something waits already goes where that is, so that it stays in
 """
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from math import inf
@@ -14,6 +15,10 @@ from typing import Final
 from radius_bridge.registry.errors import NotRecorded
 from radius_bridge.registry.kv import MAX_OPS
 from radius_bridge.registry.turn import Refresh, Work
+
+SLOW: Final = 0.01
+"""Seconds that a transaction may take before what arrives goes to another lane, if one is free: nothing is to wait for
+two that are slow (while Consul collects its garbage, say)."""
 
 FULL: Final = MAX_OPS // 3
 """Tickets that fill a transaction: a login is three operations."""
@@ -38,7 +43,7 @@ class Ticket:
 class Lane:
     """What goes into the same transactions, of which one is in flight at a time."""
 
-    __slots__ = ("_stations", "called", "doubtful", "failures", "full", "in_flight", "pending", "wake")
+    __slots__ = ("_stations", "began", "doubtful", "failures", "full", "in_flight", "interval", "pending", "wake")
 
     def __init__(self) -> None:
         self.pending: dict[Ticket, None] = {}
@@ -52,8 +57,10 @@ class Lane:
         self.wake = asyncio.Event()
         self.full = asyncio.Event()
         """Set when the next transaction has become full."""
-        self.called = 0.0
-        """The announcement (when it was due) for which its last transaction began that was not full."""
+        self.began = 0.0
+        """When its last transaction began (monotonic seconds)."""
+        self.interval = 0.0
+        """Seconds after that before which the next one does not begin, unless it is full."""
         self.failures = 0
         """Transactions that failed one after the other, conflicts aside."""
 
@@ -142,12 +149,17 @@ class Tickets:
 
     def _lane(self, station: str) -> Lane:
         room: Lane | None = None
+        behind: Lane | None = None
+        late = time.monotonic() - SLOW
         for lane in self.lanes:
             if station in lane:
                 return lane
             if room is None and lane.has_room:
-                room = lane
-        return room or min(self.lanes, key=lambda lane: lane.waiting // FULL)
+                if not lane.in_flight or lane.began > late:
+                    room = lane
+                else:
+                    behind = behind or lane
+        return room or behind or min(self.lanes, key=lambda lane: lane.waiting // FULL)
 
     def waiting(self) -> list[asyncio.Future[None]]:
         """Those who wait for what is open."""

@@ -12,6 +12,7 @@ from radius_bridge.identity import bindings, engine, sessions
 from radius_bridge.identity.bindings import Binding
 from radius_bridge.identity.events import Event, Lease, Restart
 from radius_bridge.identity.sessions import Session
+from radius_bridge.registry.feed import Change
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.known import Known
 from radius_bridge.registry.kv import MAX_BYTES, MAX_OPS, Op
@@ -117,7 +118,10 @@ class Added(Enum):
 class Turn:
     """One transaction in the making."""
 
-    def __init__(self, keys: Keys, known: Known, may_bind: MayBind, now: float) -> None:
+    def __init__(
+        self, keys: Keys, known: Known, may_bind: MayBind, now: float, beside: tuple[int, int] = (0, 0)
+    ) -> None:
+        """`beside`: how many operations and octets of the transaction are for something else."""
         self._keys = keys
         self._known = known
         self._may_bind = may_bind
@@ -128,8 +132,7 @@ class Turn:
         self._groups: dict[str, list[Op]] = {}
         """By key, the write of a record and of the group members that follow from it."""
         self._checks: dict[str, Op] = {}
-        self._size = len("[]")
-        self._count = 0
+        self._count, self._size = beside
 
     @property
     def ops(self) -> list[Op]:
@@ -141,6 +144,12 @@ class Turn:
     def groups(self) -> dict[str, list[Op]]:
         """The same, without checks, by the key of the record: its write, then those of group members."""
         return self._groups
+
+    @property
+    def members(self) -> list[Change]:
+        """What it changes in groups, and so what is to be announced with it."""
+        ops = (op for group in self._groups.values() for op in group[1:])
+        return [Change(op.key, op.value if op.verb == "set" else None, 0) for op in ops]
 
     @property
     def left_out(self) -> int:
@@ -180,18 +189,6 @@ class Turn:
         if added is not Added.FULL:
             self._overlay.merge(above)
         return added, set(groups)
-
-    def check(self, key: str) -> None:
-        """Has the transaction hold only if a record still is what it is known to be."""
-        if key not in self._checks and key not in self._groups:
-            op = Op.check(key, self._known.index(key))
-            self._checks[key] = op
-            self._count += 1
-            self._size += op.size
-
-    def has_room(self, checks: int) -> bool:
-        """True if so many checks can be added."""
-        return self._count + checks <= MAX_OPS
 
     def _seen(self, above: Overlay) -> dict[str, list[str]]:
         """By key of a record that `above` changes, those that it leaves as they are and that what is written rests on.

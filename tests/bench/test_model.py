@@ -1,6 +1,6 @@
 """How many hosts a datacenter carries, from what was measured."""
 
-from collections import deque
+import time
 from copy import deepcopy
 from typing import Any
 
@@ -11,8 +11,10 @@ from bench.main import RESULTS, SCALE
 from bench.model import Assumptions, Cost, Leader, Line, capacity, entries, entry_octets, fit
 from bench.results import Outcome, Results, decode
 from radius_bridge.policy.members import parse_prefix, user_group
-from radius_bridge.registry.feed import FRESH, KEPT_BYTES, KEPT_FOR, MAX_RECORD, Change, Log
+from radius_bridge.registry.feed import FRESH, KEPT_FOR, PAGE_BYTES, Change, decode_record
 from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.pages import Pages
+from tests.registry.fake_consul import FakeConsul
 
 WAKE, ENTRY = 100e-6, 1e-6
 """CPU seconds of a host's server, made up; the figures below follow from them."""
@@ -57,21 +59,33 @@ def test_few_and_many_entries_tell_what_an_entry_and_a_wake_up_cost() -> None:
     assert fitted.herd_peak == 0.1
 
 
-def test_a_record_holds_what_is_as_old_as_it_keeps_and_has_room_for() -> None:
+def test_a_wake_up_brings_what_pages_keep() -> None:
     assert entries(0, 10) == 0
     assert entries(0.1, 10) == 1, "the login itself"
     assert entries(10, 10) == KEPT_FOR * 10
-    assert entries(200, 10) == KEPT_BYTES / entry_octets(), "older ones make room"
-    assert entries(2000, 10) == FRESH * 2000, "but not what is fresh"
-    assert entries(8000, 10) == MAX_RECORD / entry_octets()
+    page = PAGE_BYTES / entry_octets()
+    assert entries(200, 10) == 1.5 * page, "one that rests, and half of one"
+    assert FRESH * 2000 + page / 2 <= entries(2000, 10) <= FRESH * 2000 + 1.5 * page
 
 
-def test_a_record_of_the_feed_is_as_long_as_the_model_says() -> None:
-    keys, log = Keys(), Log(Keys())
-    key = keys.group_member(user_group("user12345"), parse_prefix("10.66.129.123"))
-    for announcement in range(40):
-        log.add(deque([Change(key, b"1795351740", 1_000_000)] * 100), now=announcement * 0.1)
-    assert log.size / entry_octets() == pytest.approx(entries(1000, 10), rel=0.01)
+@pytest.mark.parametrize("per_s", [20, 200, 1000, 5000])
+def test_pages_keep_as_much_as_the_model_says(per_s: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    keys, consul, now = Keys(), FakeConsul(), [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    pages = Pages(consul, keys, lambda: 1_795_351_740.123)
+    change = Change(keys.group_member(user_group("user12345"), parse_prefix("10.66.129.123")), b"1795351740", 0)
+    consul.index, kept = 1_000_000, []
+    pace = max(0.01, 1 / per_s)
+    while now[0] < 6:
+        now[0] += pace
+        some = [change] * round(per_s * pace)
+        page = pages.take()
+        page.committed(some, consul.commit(page.ops(some)).modified[page.key])
+        pages.give_back(page)
+        records = [decode_record(entry.value) for entry in consul.store.values() if entry.value]
+        kept.append(sum(len(record.entries) for record in records))
+    late = kept[len(kept) // 2 :]
+    assert sum(late) / len(late) == pytest.approx(entries(per_s, 10), rel=0.25)
 
 
 def test_a_line_goes_through_its_points_and_never_falls() -> None:
@@ -84,7 +98,7 @@ def test_a_line_goes_through_its_points_and_never_falls() -> None:
 def test_noise_makes_no_cost_negative() -> None:
     assert Cost.through((1, 5.0), (300, 1.0)) == Cost(5.0, 0.0)
     assert Cost.through((10, 1.0), (20, 90.0)).per_wake == 0.0
-    assert Leader.solve(alone=5.0, busy=1.0, announcements=10, logins=1000) == Leader(5.0, 0.0)
+    assert Leader.solve(alone=5.0, busy=1.0, wakes=10, logins=1000) == Leader(5.0, 0.0)
 
 
 def test_figures_in_which_logins_share_no_wake_up_are_refused() -> None:

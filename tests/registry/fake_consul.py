@@ -64,7 +64,7 @@ class FakeConsul(Consul):
     async def transact(self, ops: Sequence[Op], *, timeout: float = 5.0) -> Committed:
         assert 0 < len(ops) <= MAX_OPS
         if "/$changes$/" not in ops[0].key:
-            self.sizes.append(len(ops))
+            self.sizes.append(sum("/$changes$/" not in op.key for op in ops))
         await asyncio.sleep(0)
         match self.next_fault():
             case Fault.NONE:

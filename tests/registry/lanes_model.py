@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 from unittest.mock import patch
 
 from radius_bridge.identity.events import Lease
-from radius_bridge.registry import announcer, lanes
+from radius_bridge.registry import announcer, lanes, pages
 from radius_bridge.registry.errors import NotRecorded, RegistryError
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Entry
@@ -34,6 +34,9 @@ async def violations(seed: int) -> list[str]:
         patch.object(announcer, "BACKOFF", (0.0, 0.0)),
         patch.object(announcer, "FIRST_INTERVAL", 0.0),
         patch.object(announcer, "LONGEST_INTERVAL", 0.0),
+        patch.object(pages, "QUIET", 0.0),
+        patch.object(lanes, "FIRST_INTERVAL", 0.0),
+        patch.object(lanes, "LONGEST_INTERVAL", 0.0),
         patch.object(lanes, "IDENTITY_INTERVAL", 0.0),
         patch.object(lanes, "BACKOFF", (0.0, 0.0)),
     ):

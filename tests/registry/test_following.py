@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from radius_bridge.registry import announcer
+from radius_bridge.registry import announcer, pages
 from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Listing
@@ -20,7 +20,8 @@ LATER = NOW + 3000
 
 @pytest.fixture(autouse=True)
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(announcer, "QUIET", 0.001)
+    for module in (announcer, pages):
+        monkeypatch.setattr(module, "QUIET", 0.001)
 
 
 def make_lanes(consul: FakeConsul) -> Lanes:

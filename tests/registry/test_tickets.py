@@ -1,12 +1,13 @@
 """Where work waits: few full transactions, and each station's order kept."""
 
+import time
 from collections import Counter
 
 import pytest
 
 from radius_bridge.identity.events import Kind
 from radius_bridge.registry.errors import NotRecorded
-from radius_bridge.registry.tickets import FULL, Lane, Tickets
+from radius_bridge.registry.tickets import FULL, SLOW, Lane, Tickets
 from tests.registry.events import ADDRESS, event
 
 NOW = 1_800_000_000.0
@@ -26,9 +27,10 @@ def waiting(tickets: Tickets) -> list[int]:
     return [len(lane.pending) for lane in tickets.lanes]
 
 
-def fly(lane: Lane) -> None:
-    """All that waits in a lane is in its transaction now."""
+def fly(lane: Lane, since: float = 0.0) -> None:
+    """All that waits in a lane is in its transaction now, and has been for `since` seconds."""
     lane.in_flight = len(lane.pending)
+    lane.began = time.monotonic() - since
 
 
 async def test_what_waits_fills_one_transaction_before_the_next(tickets: Tickets) -> None:
@@ -42,6 +44,18 @@ async def test_while_a_transaction_is_in_flight_the_next_one_gathers_behind_it(t
     fly(tickets.lanes[0])
     submit(tickets, *(f"s{n}" for n in range(FULL)))
     assert waiting(tickets) == [FULL + 1, 0, 0, 0]
+
+
+async def test_nothing_waits_behind_a_slow_transaction_while_another_lane_is_free(tickets: Tickets) -> None:
+    submit(tickets, "a")
+    fly(tickets.lanes[0], SLOW)
+    submit(tickets, "b", "a")
+    assert waiting(tickets) == [2, 1, 0, 0], "but for what must keep its order"
+    for lane in tickets.lanes[1:]:
+        submit(tickets, f"of {id(lane)}")
+        fly(lane, SLOW)
+    submit(tickets, "c")
+    assert len(tickets.lanes[0].pending) == 3, "all are slow"
 
 
 async def test_when_all_are_full_one_after_the_other_takes_another_transaction(tickets: Tickets) -> None:
