@@ -42,7 +42,7 @@ def entry_octets() -> int:
     """What a login takes on a bridge's page."""
     keys, log = Keys(), Log(Keys())
     key = keys.group_member(user_group("user12345"), parse_prefix("10.66.129.123"))
-    log.extend([Change(key, b"1795351740", 1_000_000)], now=0.0)
+    log.extend(log.lines([Change(key, b"1795351740", 0)]), 1_000_000, now=0.0)
     return log.size
 
 

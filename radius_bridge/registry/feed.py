@@ -188,12 +188,16 @@ class Log:
             fresh += 1
         return fresh
 
-    def extend(self, changes: Iterable[Change], now: float) -> None:
-        """Takes changes that were announced already, by `record`."""
-        for change in changes:
-            line = _encode(_entry(self._keys, change))
-            self._lines.append((line, now))
-            self._size += len(line) + 1
+    def lines(self, changes: Iterable[Change]) -> list[bytes]:
+        """Changes as they stand in a record that is written in the same transaction."""
+        return [_encode(_entry(self._keys, change)) for change in changes]
+
+    def extend(self, lines: Iterable[bytes], index: int, now: float) -> None:
+        """Takes such lines, which were announced already, by the commit with that index."""
+        for line in lines:
+            own = line[: -len(_OWN)] + b",%d]" % index
+            self._lines.append((own, now))
+            self._size += len(own) + 1
 
     def forget_old(self, now: float) -> None:
         """Forgets what everybody has read by now."""
@@ -206,10 +210,9 @@ class Log:
         self._lines.clear()
         self._size = 0
 
-    def record(self, now: float, more: Iterable[Change] = (), *, ended: bool = False) -> bytes:
-        """The record as it is to be written, with `more` behind what is in it; `ended` if it is the writer's last."""
-        lines = [line for line, _ in self._lines]
-        lines += [_encode(_entry(self._keys, change)) for change in more]
+    def record(self, now: float, more: Iterable[bytes] = (), *, ended: bool = False) -> bytes:
+        """The record as it is to be written, with `more` lines behind what is in it; `ended` if it is the last."""
+        lines = [*(line for line, _ in self._lines), *more]
         return b'{"first":%d,"clock":%.3f,"entries":[%b]%b}' % (
             self.first,
             now,
@@ -233,6 +236,9 @@ class Log:
         self._size -= len(line) + 1
         self.first += 1
 
+
+_OWN: Final = b",0]"
+"""How a line ends whose entry has the index of the record itself."""
 
 _ENVELOPE: Final = 100
 """Octets of a record around its entries, at most."""

@@ -272,7 +272,7 @@ class Lanes:
             self.pages.give_back(page)
             raise
         if announcing:
-            page.committed(members, done.modified[page.key])
+            page.committed(done.modified[page.key])
         self.pages.give_back(page, announcing[0].size if announcing else 0, len(members))
         return done
 

@@ -8,7 +8,7 @@ transaction never carries much of what earlier ones have said.
 import asyncio
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final
 
 import structlog
@@ -36,6 +36,8 @@ class Page:
         self._folder = f"{self.key.rpartition('/')[0]}/" if with_folder else ""
         self._clock = clock
         self.log = Log(keys)
+        self._said: list[bytes] = []
+        """What is announced in the transaction under way."""
         self.index = 0
         """Its modify index; 0 while it is not in Consul."""
         self.written = time.monotonic()
@@ -48,20 +50,25 @@ class Page:
         """How many operations announce something on it."""
         return 2 if self._folder else 1
 
-    def ops(self, changes: Sequence[Change]) -> list[Op]:
-        """What announces changes if it is done in one transaction with them."""
+    def ops(self, changes: Iterable[Change]) -> list[Op]:
+        """What announces changes (which have no index yet) if it is done in one transaction with them."""
         self.log.forget_old(time.monotonic())
-        ops = [Op.cas(self.key, self.log.record(self._clock(), changes), self.index)]
+        self._said = self.log.lines(changes)
+        ops = [Op.cas(self.key, self.log.record(self._clock(), self._said), self.index)]
         if self._folder:
             ops.append(Op.set(self._folder, b""))
         return ops
 
-    def committed(self, changes: Sequence[Change], index: int) -> None:
-        """These are announced, by the commit with that index."""
+    def committed(self, index: int) -> None:
+        """That was done, by the commit with that index."""
+        self.log.extend(self._said, index, time.monotonic())
+        self.emptied(index)
+
+    def emptied(self, index: int) -> None:
+        """It was written, and nothing new said, by the commit with that index."""
         self.index = index
-        self._folder = ""
         self.written = time.monotonic()
-        self.log.extend([Change(each.key, each.value, index) for each in changes], self.written)
+        self._folder, self._said = "", []
 
 
 class Pages:
@@ -99,7 +106,7 @@ class Pages:
         page = Page(self._keys, self._clock, with_folder=not self.counters["announcements"])
         if self._is_restored:
             page.tells_all = True
-            page.log.extend([READ_ALL], now)
+            page.log.extend(page.log.lines([READ_ALL]), 0, now)
         return page
 
     def give_back(self, page: Page, octets: int = 0, entries: int = 0) -> None:
@@ -157,6 +164,6 @@ class Pages:
         else:
             for page in taken:
                 if page not in ended:
-                    page.committed((), done.modified[page.key])
+                    page.emptied(done.modified[page.key])
                     self._open.append(page)
             self.counters["ended"] += sum(page in ended for page in taken)

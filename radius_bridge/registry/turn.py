@@ -199,15 +199,16 @@ class Turn:
         found: dict[str, list[str]] = {}
         for address, binding in above.bindings.items():
             before, after = self._overlay.binding(address).claims, binding.claims
-            changed = dict.fromkeys(name for name in (*before, *after) if before.get(name) != after.get(name))
-            keys = [self._keys.session(name) for name in changed if name not in above.sessions]
-            found[self._keys.binding(address)] = [key for key in keys if self._known.index(key)]
+            others = [name for name in {**before, **after} if name not in above.sessions]
+            changed = (self._keys.session(name) for name in others if before.get(name) != after.get(name))
+            if keys := [key for key in changed if self._known.index(key)]:
+                found[self._keys.binding(address)] = keys
         for name, session in above.sessions.items():
             known = self._overlay.session(name)
-            addresses = dict.fromkeys((*session.claimed, *session.left, *(known.claimed if known else ())))
-            found[self._keys.session(name)] = [
-                self._keys.binding(address) for address in addresses if address not in above.bindings
-            ]
+            addresses = (*session.claimed, *session.left, *(known.claimed if known else ()))
+            others = [address for address in dict.fromkeys(addresses) if address not in above.bindings]
+            if others:
+                found[self._keys.session(name)] = [self._keys.binding(address) for address in others]
         return found
 
     def _add_restart(self, restart: Restart) -> tuple[Added, set[str]]:
@@ -266,13 +267,13 @@ class Turn:
             old = self._groups.get(key, [])
             count += len(ops) - len(old)
             size += sum(op.size for op in ops) - sum(op.size for op in old)
-        wanted = dict.fromkeys(check for key in groups for check in checks.get(key, ()))
-        done = self._checks.keys() | self._groups.keys()
-        ops = [Op.check(key, self._known.index(key)) for key in wanted if key not in done]
-        count, size = count + len(ops), size + sum(op.size for op in ops)
+        wanted = dict.fromkeys(check for key in groups if key in checks for check in checks[key])
+        needed = [key for key in wanted if key not in self._checks and key not in self._groups]
+        fresh = [Op.check(key, self._known.index(key)) for key in needed]
+        count, size = count + len(fresh), size + sum(op.size for op in fresh)
         if count > MAX_OPS or size > MAX_BYTES:
             return False
         self._groups |= groups
-        self._checks |= {op.key: op for op in ops}
+        self._checks |= {op.key: op for op in fresh}
         self._count, self._size = count, size
         return True

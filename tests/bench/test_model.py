@@ -80,7 +80,7 @@ def test_pages_keep_as_much_as_the_model_says(per_s: int, monkeypatch: pytest.Mo
         now[0] += pace
         some = [change] * round(per_s * pace)
         page = pages.take()
-        page.committed(some, consul.commit(page.ops(some)).modified[page.key])
+        page.committed(consul.commit(page.ops(some)).modified[page.key])
         pages.give_back(page)
         records = [decode_record(entry.value) for entry in consul.store.values() if entry.value]
         kept.append(sum(len(record.entries) for record in records))

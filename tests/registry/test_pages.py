@@ -51,7 +51,7 @@ def write(pages: Pages, consul: FakeConsul, some: list[Change]) -> Page:
     page = pages.take()
     ops = page.ops(some)
     assert page.operations == len(ops)
-    page.committed(some, consul.commit(ops).modified[page.key])
+    page.committed(consul.commit(ops).modified[page.key])
     pages.give_back(page, ops[0].size, len(some))
     return page
 
@@ -177,7 +177,7 @@ async def test_in_quiet_times_one_empty_page_is_left_and_the_others_end() -> Non
     taken = [pages.take() for _ in range(3)]
     for page in taken:
         some = changes(40)
-        page.committed(some, consul.commit(page.ops(some)).modified[page.key])
+        page.committed(consul.commit(page.ops(some)).modified[page.key])
         pages.give_back(page, 1, 40)
     tidying = asyncio.create_task(pages.run())
     async with asyncio.timeout(5):
