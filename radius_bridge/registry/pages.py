@@ -99,8 +99,10 @@ class Pages:
             page = self._open.pop()
             if now - page.written < ABANDONED / 2:  # else it may be swept any moment
                 return page
-        if self._resting and now - self._resting[0].written >= FRESH:
-            page = self._resting.popleft()
+        rested = [page for page in self._resting if now - page.written >= FRESH]
+        if rested:  # the newest of them, so that what a burst has left over rests for good
+            page = rested[-1]
+            self._resting.remove(page)
             page.log.trim()
             return page
         page = Page(self._keys, self._clock, with_folder=not self.counters["announcements"])
