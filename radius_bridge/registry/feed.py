@@ -40,7 +40,7 @@ STANDS: Final = 0.15
 """Seconds for which an entry stands in any case: what is new waits if there is no room for both (beyond some 10,000
 logins a second)."""
 
-PAGE_BYTES: Final = 6 * 1024
+PAGE_BYTES: Final = 4 * 1024
 """Octets of a page (`registry.pages`) from which on it is full: each transaction that announces on it carries it."""
 
 QUIET_BYTES: Final = 1024
