@@ -24,19 +24,19 @@ from radius_bridge.identity.events import Event, Kind, Lease, Restart
 from radius_bridge.registry.announcer import Announcer
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import Conflict, Forbidden, RegistryError
-from radius_bridge.registry.feed import Class
+from radius_bridge.registry.feed import Change, Class
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.known import Known
 from radius_bridge.registry.kv import Committed, Entry, Op
 from radius_bridge.registry.learning import Learning
 from radius_bridge.registry.pages import OCTETS, Page, Pages
+from radius_bridge.registry.poll import next_pause
 from radius_bridge.registry.settling import Settling
 from radius_bridge.registry.tickets import FULL, Lane, Ticket, Tickets
 from radius_bridge.registry.transport import TRY_TIMEOUT
 from radius_bridge.registry.turn import Added, MayBind, Refresh, Turn
 
-FIRST_INTERVAL: Final = 0.005
-LONGEST_INTERVAL: Final = 0.01
+INTERVALS: Final = (0.005, 0.01)
 """Seconds from the beginning of one transaction of a lane to that of its next one, unless that is full: at first, when
 several logins go into one, and under load. Idle, there are none."""
 
@@ -208,7 +208,7 @@ class Lanes:
             lane.began = time.monotonic()
             tickets = self._fill(lane, turn)
             lane.in_flight = len(tickets)
-            lane.interval = _next_interval(lane.interval, len(tickets))
+            lane.interval = next_pause(lane.interval, len(tickets), INTERVALS, FEW)
             self._tickets.begin(tickets)
             ops = turn.ops
             done = Committed(0, {})
@@ -216,7 +216,7 @@ class Lanes:
                 self.counters["transactions"] += 1
                 self.counters["operations"] += len(ops)
                 is_free = False
-                done = await self._record(page, turn)
+                done = await self._record(page, ops, turn.members)
         except Conflict as conflict:
             # Another writer was faster. Nothing is wrong: read what failed, and build anew.
             self.counters["conflicts"] += 1
@@ -256,9 +256,8 @@ class Lanes:
                 self.pages.give_back(page)
             self._tickets.begin_again(each for each in tickets if each in lane.pending)
 
-    async def _record(self, page: Page, turn: Turn) -> Committed:
-        """Has a turn committed, and announced on a page. Raises RegistryError."""
-        ops, members = turn.ops, turn.members
+    async def _record(self, page: Page, ops: list[Op], members: list[Change]) -> Committed:
+        """Has operations committed, and what they change in groups announced on a page. Raises RegistryError."""
         announcing = page.ops(members) if members else []
         try:
             done = await self._consul.transact([*ops, *announcing], timeout=TRY_TIMEOUT)
@@ -319,13 +318,6 @@ class Lanes:
     def _bad_record(self, message: str) -> None:
         self.counters["bad_records"] += 1
         _log.error("unreadable record in Consul", error=message)
-
-
-def _next_interval(interval: float, tickets: int) -> float:
-    """Under load each transaction takes more; else none waits."""
-    if tickets > FEW:
-        return min(LONGEST_INTERVAL, max(FIRST_INTERVAL, 2 * interval))
-    return interval / 2 if interval > FIRST_INTERVAL else 0.0
 
 
 def _records(turn: Turn, positions: frozenset[int]) -> set[str]:

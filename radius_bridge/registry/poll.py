@@ -197,13 +197,14 @@ async def confirmed(consul: Consul, keys: Keys, prefix: str) -> Snapshot:
     return snapshot
 
 
-def next_pause(pause: float, changes: int, limits: tuple[float, float] = PAUSE) -> float:
-    """Seconds to wait before the next poll, given those before the last one and the number of changes that it brought.
+def next_pause(pause: float, changes: int, limits: tuple[float, float] = PAUSE, few: int = FEW) -> float:
+    """Seconds to wait before the next turn, given those before the last one and the number of changes that it brought.
 
-    Under load we wake less often, and each answer brings more: every wake-up of every host costs Consul something.
+    Under load (more than `few`) we take turns less often, and each brings more: every wake-up of every host, and every
+    transaction, costs Consul something.
     """
     first, longest = limits
-    if changes > FEW:
+    if changes > few:
         return min(longest, max(first, 2 * pause))
     return pause / 2 if pause > first else 0.0
 

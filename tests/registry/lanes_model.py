@@ -35,8 +35,7 @@ async def violations(seed: int) -> list[str]:
         patch.object(announcer, "FIRST_INTERVAL", 0.0),
         patch.object(announcer, "LONGEST_INTERVAL", 0.0),
         patch.object(pages, "QUIET", 0.0),
-        patch.object(lanes, "FIRST_INTERVAL", 0.0),
-        patch.object(lanes, "LONGEST_INTERVAL", 0.0),
+        patch.object(lanes, "INTERVALS", (0.0, 0.0)),
         patch.object(lanes, "IDENTITY_INTERVAL", 0.0),
         patch.object(lanes, "BACKOFF", (0.0, 0.0)),
     ):

@@ -195,7 +195,7 @@ async def test_in_quiet_times_one_empty_page_is_left_and_the_others_end() -> Non
         pages.give_back(page, 1, 40)
     tidying = asyncio.create_task(pages.run())
     async with asyncio.timeout(5):
-        while told(consul):  # noqa: ASYNC110 - nobody announces that
+        while told(consul):  # noqa: ASYNC110 - pages are emptied silently
             await asyncio.sleep(0)
     tidying.cancel()
     assert sorted(record.brief for record in records(consul).values()) == [False, True, True]
