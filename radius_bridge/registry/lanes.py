@@ -88,6 +88,7 @@ class Lanes:
         self._may_bind = may_bind
         self._tasks: list[asyncio.Task[None]] = []
         self._others: list[asyncio.Task[None]] = []
+        self._began = self._interval = 0.0
         self.counters: Counter[str] = Counter()
         self.known = Known(keys, bad_record=self._bad_record)
         self.pages = Pages(consul, keys, clock)
@@ -187,7 +188,7 @@ class Lanes:
 
     async def _gather(self, lane: Lane) -> None:
         """Under load, waits a moment with a transaction that is not full."""
-        rest = lane.began + lane.interval - time.monotonic()
+        rest = self._began + self._interval - time.monotonic()
         if rest <= 0 or lane.waiting >= FULL or lane.failures or lane.doubtful:
             return
         lane.full.clear()
@@ -205,10 +206,10 @@ class Lanes:
         try:
             if lane.doubtful:
                 await self._read_again(lane)
-            lane.began = time.monotonic()
+            lane.began = self._began = time.monotonic()
             tickets = self._fill(lane, turn)
             lane.in_flight = len(tickets)
-            lane.interval = next_pause(lane.interval, len(tickets), INTERVALS, FEW)
+            self._interval = next_pause(self._interval, len(tickets), INTERVALS, FEW)
             self._tickets.begin(tickets)
             ops = turn.ops
             done = Committed(0, {})
