@@ -31,6 +31,9 @@ LATENESS = 60.0
 so."""
 
 
+_NEVER = (0.0, 0.0)
+
+
 class Session(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """One session, as it is kept in Consul. Times are epoch seconds, by our clock unless said otherwise."""
 
@@ -52,14 +55,14 @@ class Session(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """These three as in its newest event (identity.events)."""
     ended: float = 0.0
     """When its Stop happened; 0 while it has none."""
-    restart: tuple[float, float] = (0.0, 0.0)
+    restart: tuple[float, float] = _NEVER
     """A restart of its NAS that ended it: `at` (by the NAS's clock) and `heard`."""
     mac: str = ""
     multi: str = ""
     groups: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()
     """What the newest event that names any says, of each IP version; or what it took over (`heir`)."""
-    named: tuple[float, float] = (0.0, 0.0)
+    named: tuple[float, float] = _NEVER
     """The `at` of that event, for IPv4 and IPv6."""
     leased: tuple[str, ...] = ()
     """Addresses that were leased to its MAC."""
@@ -277,12 +280,36 @@ def _order(at: float, ended: float, heard: float, user: str) -> tuple[float, boo
 
 def _named(session: Session, event: Event) -> Session:
     """The session after an event that names addresses: of each IP version, the newest such event counts."""
-    addresses = tuple(text(each) for each in event.addresses)
+    named = [text(each) for each in event.addresses]
     own = () if session.heir else session.addresses
-    kept, away = set(own), dict(session.away)
-    times = [*session.named]
+    kept, away, times = {*named}, session.away, session.named
+    if session.named == _NEVER:
+        versions = {each.version for each in event.addresses}
+        times = (event.at if 4 in versions else 0.0, event.at if 6 in versions else 0.0)
+    else:
+        kept, away, times = _weighed(session, {*own}, named, event)
+    has = tuple(sorted(kept))[:MAX_ADDRESSES]
+    left = [each for each in dict.fromkeys((*session.left, *own, *named)) if each not in has]
+    return replace(
+        session,
+        addresses=has,
+        left=tuple(left[-MAX_ADDRESSES:]),
+        away={each: away[each] for each in has if each in away},
+        named=times,
+        heir="",
+    )
+
+
+def _weighed(
+    session: Session, kept: set[str], named: list[str], event: Event
+) -> tuple[set[str], dict[str, float], tuple[float, float]]:
+    """What a session has of `kept`, which earlier events named, and of what one names that may be newer or older.
+
+    Gives `away` and `named` of the session, too.
+    """
+    away, times = dict(session.away), [*session.named]
     for place, number in enumerate((4, 6)):
-        fresh = {each for each in addresses if version(each) == number}
+        fresh = {each for each in named if version(each) == number}
         if not fresh:
             continue
         before, newest = {each for each in kept if version(each) == number}, times[place]
@@ -293,14 +320,4 @@ def _named(session: Session, event: Event) -> Session:
                 away |= dict.fromkeys(fresh - before, newest - (event.at - event.heard))
             kept = (kept | fresh) if event.at == newest else (kept - before) | fresh
             times[place] = event.at
-    has = tuple(sorted(kept))[:MAX_ADDRESSES]
-    left = [*(each for each in session.left if each not in has)]
-    left += [each for each in (*own, *addresses) if each not in has and each not in left]
-    return replace(
-        session,
-        addresses=has,
-        left=tuple(left[-MAX_ADDRESSES:]),
-        away={each: away[each] for each in has if each in away},
-        named=(times[0], times[1]),
-        heir="",
-    )
+    return kept, away, (times[0], times[1])

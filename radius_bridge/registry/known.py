@@ -17,8 +17,8 @@ from radius_bridge.registry.errors import BadRecord
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.records import decode_binding, decode_restart, decode_session
 
-LIMIT: Final = 1_000_000
-"""Sessions, and bindings, remembered; the ones longest unchanged go first."""
+LIMIT: Final = 2_000_000
+"""Sessions and bindings remembered; the ones longest unchanged go first."""
 
 
 LOOKS: Final = 64
@@ -76,8 +76,8 @@ class Known:
         self._limit = limit
         self._bad_record = bad_record
         # In the order of the last change: the first is the one longest unchanged.
-        self._sessions: dict[str, Record] = {}
-        self._bindings: dict[str, Record] = {}
+        self._records: dict[str, Record] = {}
+        """Sessions and bindings."""
         self._restarts: dict[str, tuple[Restart, int]] = {}
         self._by_mac, self._by_multi, self._leased = Index(ALIKE), Index(ALIKE), Index()
         self._by_nas: dict[tuple[str, str], dict[str, None]] = {}
@@ -85,23 +85,23 @@ class Known:
         """Keys that `prune` has still to look at before it begins with the first one again."""
 
     def __len__(self) -> int:
-        return len(self._sessions) + len(self._bindings) + len(self._restarts)
+        return len(self._records) + len(self._restarts)
 
     def index(self, key: str) -> int:
         """The modify index of a record; 0 for one that we know nothing of."""
-        if key.startswith(self._keys.restarts):
-            return self._restarts[key][1] if key in self._restarts else 0
-        found = self._table(key).get(key)
-        return 0 if found is None else found.index
+        found = self._records.get(key)
+        if found is not None:
+            return found.index
+        return self._restarts[key][1] if key in self._restarts else 0
 
     def session(self, session: str) -> Session | None:
         """A session."""
-        found = self._sessions.get(self._keys.session(session))
+        found = self._records.get(self._keys.session(session))
         return None if found is None or not found.value else decode_session(session, found.value)
 
     def binding(self, address: str) -> Binding:
         """The binding of an address; EMPTY for one that we know nothing of."""
-        found = self._bindings.get(self._keys.binding(address))
+        found = self._records.get(self._keys.binding(address))
         return EMPTY if found is None or not found.value else decode_binding(address, found.value)
 
     def restarts(self, source: str, nas: str) -> list[Restart]:
@@ -134,7 +134,7 @@ class Known:
     def put_session(self, key: str, session: Session, value: bytes, index: int) -> None:
         """Remembers a session that stands in Consul in its encoded form `value`."""
         self.drop(key)
-        self._sessions[key] = Record(value, index, session.over())
+        self._records[key] = Record(value, index, session.over())
         # The indexes hold the key itself, not a copy of its end: that is a tenth of what a session costs.
         self._by_mac.add(session.mac, key)
         self._by_multi.add(session.multi, key)
@@ -144,7 +144,7 @@ class Known:
     def put_binding(self, key: str, binding: Binding, value: bytes, index: int) -> None:
         """Remembers a binding likewise."""
         self.drop(key)
-        self._bindings[key] = Record(value, index, binding.over())
+        self._records[key] = Record(value, index, binding.over())
         for mac in binding.leases:
             self._leased.add(mac, key)
 
@@ -165,15 +165,15 @@ class Known:
             self._bad_record(f"{key}: {error}" if not isinstance(error, BadRecord) else str(error))
             self.drop(key)
             if not key.startswith(self._keys.restarts):
-                self._table(key)[key] = Record(b"", index, 0.0)
+                self._records[key] = Record(b"", index, 0.0)
 
     def drop(self, key: str) -> None:
         """Forgets a record."""
-        if key.startswith(self._keys.restarts):
+        old = self._records.pop(key, None)
+        if old is None:
             self._restarts.pop(key, None)
             return
-        old = self._table(key).pop(key, None)
-        if old is None or not old.value:
+        if not old.value:
             return
         if key.startswith(self._keys.sessions):
             name, session = key.removeprefix(self._keys.sessions), decode_session(key, old.value)
@@ -193,16 +193,15 @@ class Known:
         One that is of use for long (a lease without an end) must not keep all that ended behind it: so the others are
         looked at, too, a few each time.
         """
-        for table in (self._sessions, self._bindings):
-            while table:
-                key = next(iter(table))
-                if len(table) <= self._limit and table[key].over > now:
-                    break
-                self.drop(key)
-        self._unseen = self._unseen or [*self._sessions, *self._bindings]
+        while self._records:
+            key = next(iter(self._records))
+            if len(self._records) <= self._limit and self._records[key].over > now:
+                break
+            self.drop(key)
+        self._unseen = self._unseen or [*self._records]
         some, self._unseen[-LOOKS:] = self._unseen[-LOOKS:], []
         for key in some:
-            record = self._table(key).get(key)
+            record = self._records.get(key)
             if record is not None and record.over <= now:
                 self.drop(key)
         for key in [key for key, (restart, _) in self._restarts.items() if restart.heard + RETENTION <= now]:
@@ -210,6 +209,3 @@ class Known:
 
     def _names(self, keys: Iterable[str]) -> list[str]:
         return [key.removeprefix(self._keys.sessions) for key in keys]
-
-    def _table(self, key: str) -> dict[str, Record]:
-        return self._sessions if key.startswith(self._keys.sessions) else self._bindings

@@ -1,6 +1,6 @@
 """Keys and values as Consul keeps them, and the operations of its transactions. Pure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final, Self
 
 import msgspec
@@ -103,8 +103,16 @@ class Op(msgspec.Struct, frozen=True, omit_defaults=True, rename="pascal"):
     @property
     def size(self) -> int:
         """Octets that it takes in the body of a transaction, at most."""
+        return octets((self,))
+
+
+def octets(ops: Iterable[Op]) -> int:
+    """Octets that operations take in the body of a transaction, at most."""
+    total = 0
+    for op in ops:
         # A character of a key becomes six octets at most (an escape), three octets of a value four (base64).
-        return 6 * (len(self.key) + len(self.session)) + (len(self.value) + 2) // 3 * 4 + _AROUND
+        total += 6 * (len(op.key) + len(op.session)) + (len(op.value) + 2) // 3 * 4 + _AROUND
+    return total
 
 
 class Committed(msgspec.Struct, frozen=True):

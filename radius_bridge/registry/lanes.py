@@ -37,8 +37,8 @@ from radius_bridge.registry.transport import TRY_TIMEOUT
 from radius_bridge.registry.turn import Added, MayBind, Refresh, Turn
 
 INTERVALS: Final = (0.005, 0.01)
-"""Seconds from the beginning of one transaction of a lane to that of its next one, unless that is full: at first, when
-several logins go into one, and under load. Idle, there are none."""
+"""Seconds from the beginning of one transaction to that of the next one, of any lane, unless that is full: at first,
+when several logins go into one, and under load. Idle, there are none."""
 
 FEW: Final = 4
 """Tickets in one transaction up to which we are idle."""
@@ -86,9 +86,12 @@ class Lanes:
         self._clock = clock
         self._committed = committed
         self._may_bind = may_bind
+        self._began = 0.0
+        """When the last transaction began (monotonic seconds)."""
+        self._interval = 0.0
+        """Seconds after that before which none begins that is not full."""
         self._tasks: list[asyncio.Task[None]] = []
         self._others: list[asyncio.Task[None]] = []
-        self._began = self._interval = 0.0
         self.counters: Counter[str] = Counter()
         self.known = Known(keys, bad_record=self._bad_record)
         self.pages = Pages(consul, keys, clock)
@@ -249,7 +252,7 @@ class Lanes:
                 lane.remove(ticket)
             self.counters["leases_left_out"] += turn.left_out
             self._settling.settle(turn, tickets, done)
-            self._learning.follow(turn.groups, turn.written)
+            self._learning.follow({key: group.record for key, group in turn.groups.items()})
             self.known.prune(self._clock())
         finally:
             lane.in_flight = 0
@@ -306,7 +309,7 @@ class Lanes:
             else:
                 self.known.put(key, entry.value, entry.modify_index)
         lane.clear_up()
-        self._learning.follow(news)
+        self._learning.follow(dict.fromkeys(news))
 
     async def _pause(self, lane: Lane) -> None:
         """Waits before the next try, longer each time and never as long as the other lanes (full jitter)."""
@@ -323,7 +326,7 @@ class Lanes:
 
 def _records(turn: Turn, positions: frozenset[int]) -> set[str]:
     """The keys of the records to which the operations at these positions belong."""
-    owners = [key for key, ops in turn.groups.items() for _ in ops]
+    owners = [key for key, group in turn.groups.items() for _ in group.ops]
     return {owners[position] for position in positions if position < len(owners)}
 
 

@@ -3,7 +3,7 @@ from. What two writers learnt at the same moment, each without the other's, is m
 """
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from radius_bridge.identity import engine
@@ -19,9 +19,6 @@ from radius_bridge.registry.turn import MayBind, Overlay
 
 SLICE: Final = 500
 """Records that are looked at between two turns of the event loop."""
-
-Written = Callable[[str], Session | Binding | None]
-"""Gives the record that we wrote at a key just now; None for any other."""
 
 
 class Learning:
@@ -55,13 +52,13 @@ class Learning:
                         self._learnt.append(entry.key)
         learnt, self._learnt = self._learnt, []
         for some in slices(learnt, SLICE):
-            self.follow(some)
+            self.follow(dict.fromkeys(some))
             await asyncio.sleep(0)
         self._known.prune(self._clock())
 
     def learn(self, entries: Iterable[Entry]) -> None:
         """Takes note of what somebody wrote, unless we know it newer; does what follows from it."""
-        self.follow([entry.key for entry in entries if self._take(entry)])
+        self.follow({entry.key: None for entry in entries if self._take(entry)})
 
     def _take(self, entry: Entry) -> bool:
         """Takes note of a record; False if we know it newer."""
@@ -71,15 +68,13 @@ class Learning:
         self._known.put(entry.key, entry.value, entry.modify_index)
         return True
 
-    def follow(self, keys: Iterable[str], written: Written = lambda _key: None) -> None:
+    def follow(self, records: Mapping[str, Session | Binding | None]) -> None:
         """Refreshes the sessions that lack something which follows from the records at these keys.
 
-        Those that `written` gives need not be read.
+        None for a record that is still to be read.
         """
         affected: dict[str, None] = {}
-        changed = dict.fromkeys(keys)
-        for key in changed:
-            record = written(key)
+        for key, record in records.items():
             if key.startswith(self._keys.sessions):
                 name = key.removeprefix(self._keys.sessions)
                 session = record if isinstance(record, Session) else self._known.session(name)
@@ -92,7 +87,7 @@ class Learning:
                 for mac in binding.leases:
                     affected |= dict.fromkeys(self._known.stations(mac))
                 for name in binding.claims:  # who took the address over from a session has what that says of it
-                    elder = None if self._keys.session(name) in changed else self._known.session(name)
+                    elder = None if self._keys.session(name) in records else self._known.session(name)
                     if elder is not None:
                         affected |= dict.fromkeys(self._known.kin(name, elder))
             else:

@@ -24,16 +24,15 @@ class Settling:
     def settle(self, turn: Turn, tickets: Sequence[Ticket], done: Committed) -> None:
         """Takes note of what is committed, and tells whoever submitted it."""
         identity: list[Change] = []
-        for key, ops in turn.groups.items():
-            index = done.modified[key]
+        for key, (record, ops) in turn.groups.items():
+            index, value = done.modified[key], ops[0].value
             if index > self._known.index(key):
-                self._note(turn, key, ops[0].value, index)
-            identity.append(Change(key, ops[0].value, index))
+                self._note(key, record, value, index)
+            identity.append(Change(key, value, index))
         self._identity.announce(identity)
         self._tickets.settle(tickets)
 
-    def _note(self, turn: Turn, key: str, value: bytes, index: int) -> None:
-        record = turn.written(key)
+    def _note(self, key: str, record: Session | Binding | None, value: bytes, index: int) -> None:
         if isinstance(record, Session):
             self._known.put_session(key, record, value, index)
         elif isinstance(record, Binding):

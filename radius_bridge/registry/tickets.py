@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from math import inf
 from typing import Final
 
@@ -43,7 +44,7 @@ class Ticket:
 class Lane:
     """What goes into the same transactions, of which one is in flight at a time."""
 
-    __slots__ = ("_stations", "began", "doubtful", "failures", "full", "in_flight", "interval", "pending", "wake")
+    __slots__ = ("_stations", "began", "doubtful", "failures", "full", "in_flight", "pending", "wake")
 
     def __init__(self) -> None:
         self.pending: dict[Ticket, None] = {}
@@ -59,8 +60,6 @@ class Lane:
         """Set when the next transaction has become full."""
         self.began = 0.0
         """When its last transaction began (monotonic seconds)."""
-        self.interval = 0.0
-        """Seconds after that before which the next one does not begin, unless it is full."""
         self.failures = 0
         """Transactions that failed one after the other, conflicts aside."""
 
@@ -117,9 +116,14 @@ class Tickets:
         self._refreshing: set[str] = set()
         self.closed = False
 
+    @cached_property
+    def _loop(self) -> asyncio.AbstractEventLoop:
+        """The loop that all runs in. To ask for it is a system call each time."""
+        return asyncio.get_running_loop()
+
     def submit(self, work: Work, station: str) -> asyncio.Future[None]:
         """Queues work. The future is done when it is settled; it fails with NotRecorded when it is given up."""
-        loop = asyncio.get_running_loop()
+        loop = self._loop
         done: asyncio.Future[None] = loop.create_future()
         if self.closed or len(self._open) >= self._limit:
             self._counters["overflow"] += 1
@@ -178,7 +182,7 @@ class Tickets:
 
     def give_up_overdue(self, lane: Lane) -> None:
         """Gives up what has waited in a lane for longer than we have patience."""
-        now = asyncio.get_running_loop().time()
+        now = self._loop.time()
         for ticket in [each for each in lane.pending if each.deadline <= now]:
             self._counters["overdue"] += 1
             self.abandon(lane, ticket, f"not committed within {self.patience:g} s")

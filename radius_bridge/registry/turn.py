@@ -7,6 +7,7 @@ over it for each piece of work, which is kept if what it changes still fits.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
+from typing import NamedTuple
 
 from radius_bridge.identity import bindings, engine, sessions
 from radius_bridge.identity.bindings import Binding
@@ -15,7 +16,7 @@ from radius_bridge.identity.sessions import Session
 from radius_bridge.registry.feed import Change
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.known import Known
-from radius_bridge.registry.kv import MAX_BYTES, MAX_OPS, Op
+from radius_bridge.registry.kv import MAX_BYTES, MAX_OPS, Op, octets
 from radius_bridge.registry.records import Restarted, changes, encode
 
 MayBind = Callable[[str, str], bool]
@@ -100,6 +101,22 @@ class Overlay:
             self.put_binding(address, binding)
 
 
+class Group(NamedTuple):
+    """A record that is written, and what follows from it."""
+
+    record: Session | Binding | None
+    """None for a restart."""
+    ops: list[Op]
+    """The write of the record, then those of group members."""
+
+
+_SessionChange = tuple[str, Session | None, Session]
+"""Its name, and the session before and after."""
+
+_BindingChange = tuple[str, Binding, Binding]
+"""The address, and its binding before and after."""
+
+
 class Added(Enum):
     """What became of a piece of work in a turn."""
 
@@ -129,27 +146,26 @@ class Turn:
         self._overlay = Overlay(known, may_bind)
         self._restarts: dict[str, float] = {}
         """By key, the restarts that are written: when they happened."""
-        self._groups: dict[str, list[Op]] = {}
-        """By key, the write of a record and of the group members that follow from it."""
+        self._groups: dict[str, Group] = {}
         self._checks: dict[str, Op] = {}
         self._count, self._size = beside
 
     @property
     def ops(self) -> list[Op]:
         """The operations of the transaction."""
-        checks = (op for key, op in self._checks.items() if key not in self._groups)
-        return [*(op for group in self._groups.values() for op in group), *checks]
+        checks = [op for key, op in self._checks.items() if key not in self._groups]
+        return [op for group in self._groups.values() for op in group.ops] + checks
 
     @property
-    def groups(self) -> dict[str, list[Op]]:
-        """The same, without checks, by the key of the record: its write, then those of group members."""
+    def groups(self) -> dict[str, Group]:
+        """What it writes, by the key of the record."""
         return self._groups
 
     @property
     def members(self) -> list[Change]:
         """What it changes in groups, and so what is to be announced with it."""
-        ops = (op for group in self._groups.values() for op in group[1:])
-        return [Change(op.key, op.value if op.verb == "set" else None, 0) for op in ops]
+        groups = self._groups.values()
+        return [Change(op.key, op.value if op.verb == "set" else None, 0) for group in groups for op in group.ops[1:]]
 
     @property
     def left_out(self) -> int:
@@ -160,12 +176,6 @@ class Turn:
     def checked(self) -> list[str]:
         """Keys of the records that are checked and not written."""
         return [key for key in self._checks if key not in self._groups]
-
-    def written(self, key: str) -> Session | Binding | None:
-        """The session or binding that is written at `key`; None for anything else."""
-        if key.startswith(self._keys.sessions):
-            return self._overlay.sessions.get(key.removeprefix(self._keys.sessions))
-        return self._overlay.bindings.get(key.removeprefix(self._keys.bindings))
 
     def add(self, work: Work) -> tuple[Added, set[str]]:
         """Adds a piece of work, as far as it fits; gives the keys of the records that it changes, too.
@@ -182,33 +192,37 @@ class Turn:
             engine.take_lease(above, work, self._now)
         else:
             engine.refresh(above, work.session, self._now)
-        if not self._is_worth_writing(above):
+        before = self._overlay
+        mine = [(name, before.session(name), after) for name, after in above.sessions.items()]
+        theirs = [(address, before.binding(address), after) for address, after in above.bindings.items()]
+        if not self._is_worth_writing(mine, theirs):
             return Added.QUIET, set()
         groups = self._groups_of(above)
-        added = self._fit(groups, self._seen(above))
+        added = self._fit(groups, self._seen(mine, theirs))
         if added is not Added.FULL:
-            self._overlay.merge(above)
+            before.merge(above)
         return added, set(groups)
 
-    def _seen(self, above: Overlay) -> dict[str, list[str]]:
-        """By key of a record that `above` changes, those that it leaves as they are and that what is written rests on.
+    def _seen(self, changed: list[_SessionChange], bound: list[_BindingChange]) -> dict[str, list[str]]:
+        """By key of a record that changes, those that do not change with it and that what is written rests on.
 
         A session's claims, where it is over or began anew; and the session of a claim. If one of them is another by
         now, what is written may be wrong.
         """
         found: dict[str, list[str]] = {}
-        for address, binding in above.bindings.items():
-            before, after = self._overlay.binding(address).claims, binding.claims
-            others = [name for name in {**before, **after} if name not in above.sessions]
-            changed = (self._keys.session(name) for name in others if before.get(name) != after.get(name))
-            if keys := [key for key in changed if self._known.index(key)]:
+        names = {name for name, _, _ in changed}
+        for address, before, after in bound:
+            old, new = before.claims, after.claims
+            others = [name for name in {**old, **new} if name not in names and old.get(name) != new.get(name)]
+            keys = [key for key in map(self._keys.session, others) if self._known.index(key)]
+            if keys:
                 found[self._keys.binding(address)] = keys
-        for name, session in above.sessions.items():
-            known = self._overlay.session(name)
-            addresses = (*session.claimed, *session.left, *(known.claimed if known else ()))
-            others = [address for address in dict.fromkeys(addresses) if address not in above.bindings]
-            if others:
-                found[self._keys.session(name)] = [self._keys.binding(address) for address in others]
+        addresses = {address for address, _, _ in bound}
+        for name, known, session in changed:
+            has = (*session.claimed, *session.left, *(known.claimed if known else ()))
+            rest = [address for address in dict.fromkeys(has) if address not in addresses]
+            if rest:
+                found[self._keys.session(name)] = [self._keys.binding(address) for address in rest]
         return found
 
     def _add_restart(self, restart: Restart) -> tuple[Added, set[str]]:
@@ -217,60 +231,55 @@ class Turn:
         if max(*known, self._restarts.get(key, 0.0), 0.0) >= restart.at:
             return Added.QUIET, set()
         value = encode(Restarted(restart.at, restart.heard))
-        added = self._fit({key: [Op.cas(key, value, self._known.index(key))]}, {})
+        added = self._fit({key: Group(None, [Op.cas(key, value, self._known.index(key))])}, {})
         if added is Added.CHANGES:
             self._restarts[key] = restart.at
         return added, {key}
 
-    def _is_worth_writing(self, above: Overlay) -> bool:
-        for name, session in above.sessions.items():
-            before = self._overlay.session(name)
-            if before is None or not sessions.is_slight(before, session):
+    def _is_worth_writing(self, changed: list[_SessionChange], bound: list[_BindingChange]) -> bool:
+        for _, known, session in changed:
+            if known is None or not sessions.is_slight(known, session):
                 return True
-        return any(
-            not bindings.is_slight(self._overlay.binding(address), binding, self._now)
-            for address, binding in above.bindings.items()
-        )
+        return any(not bindings.is_slight(before, after, self._now) for _, before, after in bound)
 
-    def _groups_of(self, above: Overlay) -> dict[str, list[Op]]:
-        """The operations for what `above` changes: first what sessions leave, then they, then what they have."""
-        left: dict[str, list[Op]] = {}
-        held: dict[str, list[Op]] = {}
-        claimed = {address for session in above.sessions.values() for address in session.claimed}
+    def _groups_of(self, above: Overlay) -> dict[str, Group]:
+        """What is written for what `above` changes: first what sessions leave, then they, then what they have."""
+        left: dict[str, Group] = {}
+        written: dict[str, Group] = {}
+        held: dict[str, Group] = {}
+        claimed: set[str] = set()
+        for name, session in above.sessions.items():
+            key = self._keys.session(name)
+            written[key] = Group(session, [Op.cas(key, encode(session), self._known.index(key))])
+            claimed.update(session.claimed)
         for address, binding in above.bindings.items():
             key = self._keys.binding(address)
             ops = changes(self._keys, address, self._known.binding(address), binding, self._known.index(key), self._now)
-            (held if address in claimed or not above.sessions else left)[key] = ops
-        written = {}
-        for name, session in above.sessions.items():
-            key = self._keys.session(name)
-            written[key] = [Op.cas(key, encode(session), self._known.index(key))]
+            (held if address in claimed or not written else left)[key] = Group(binding, ops)
         return left | written | held
 
-    def _fit(self, groups: dict[str, list[Op]], checks: dict[str, list[str]]) -> Added:
+    def _fit(self, groups: dict[str, Group], checks: dict[str, list[str]]) -> Added:
         """Takes all groups, or what fits if nothing else is there, each with the checks that go with it."""
         if self._takes(groups, checks):
             return Added.CHANGES
         if self._groups:
             return Added.FULL
         # Too much for one transaction though it is alone in it.
-        for key, ops in groups.items():
-            if not self._takes({key: ops}, checks):
+        for key, group in groups.items():
+            if not self._takes({key: group}, checks):
                 break
         if not self._groups and not self._checks:  # nor would it in the next turn, or in any
             raise ValueError(f"{next(iter(groups))}: what is to be written with it fits into no transaction")
         return Added.PARTLY
 
-    def _takes(self, groups: dict[str, list[Op]], checks: dict[str, list[str]]) -> bool:
-        count, size = self._count, self._size
-        for key, ops in groups.items():
-            old = self._groups.get(key, [])
-            count += len(ops) - len(old)
-            size += sum(op.size for op in ops) - sum(op.size for op in old)
-        wanted = dict.fromkeys(check for key in groups if key in checks for check in checks[key])
-        needed = [key for key in wanted if key not in self._checks and key not in self._groups]
+    def _takes(self, groups: dict[str, Group], checks: dict[str, list[str]]) -> bool:
+        wanted = [check for key in groups for check in checks.get(key, ())] if checks else []
+        needed = [key for key in dict.fromkeys(wanted) if key not in self._checks and key not in self._groups]
         fresh = [Op.check(key, self._known.index(key)) for key in needed]
-        count, size = count + len(fresh), size + sum(op.size for op in fresh)
+        new = [op for group in groups.values() for op in group.ops]
+        old = [op for key in groups if key in self._groups for op in self._groups[key].ops]
+        count = self._count + len(new) + len(fresh) - len(old)
+        size = self._size + octets(new) + octets(fresh) - octets(old)
         if count > MAX_OPS or size > MAX_BYTES:
             return False
         self._groups |= groups

@@ -122,8 +122,7 @@ async def test_many_logins_at_once_fill_transactions() -> None:
 async def test_under_load_logins_gather_into_one_transaction() -> None:
     consul = FakeConsul()
     async with make_lanes(consul) as lanes:
-        lane = lanes._tickets.lanes[0]
-        lane.began, lane.interval = time.monotonic(), 0.1
+        lanes._began, lanes._interval = time.monotonic(), 0.1
         futures = []
         for n in range(10):
             futures.append(lanes.submit(event(Kind.START, f"u{n}", NOW, Prefix(4, n, 32))))
