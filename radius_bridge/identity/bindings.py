@@ -141,6 +141,9 @@ class Binding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         live = [s for s in self.standings() if not s.is_void and not s.claim.ended and s.expires > max(now, s.since)]
         if not live:
             return NOBODY
+        if len(live) == 1:  # nearly always
+            session, claim, _, _, expires, _ = live[0]
+            return Holding(claim.user, expires, dict.fromkeys(claim.groups, expires), (session,))
         user = max(live, key=lambda s: (s.expires, s.since, s.session)).claim.user
         holders = [each for each in live if each.claim.user == user]
         groups: dict[str, float] = {}
@@ -156,7 +159,7 @@ class Binding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     def over(self) -> float:
         """From when on it is forgettable."""
         ends = [each.end + RETENTION for each in self.standings()]
-        return max([*ends, *(lease.over for lease in self.leases.values())], default=0.0)
+        return max(ends + [lease.over for lease in self.leases.values()], default=0.0)
 
     def _standing(self, session: str, claim: Claim) -> Standing:
         if not self.leases:
@@ -255,6 +258,8 @@ def forget(binding: Binding, now: float) -> Binding:
     """The binding without what is over for long, and without what that has made void."""
     every = binding.standings()
     gone = {s.session for s in every if s.end + RETENTION <= now}
+    if not gone and not binding.leases and len(every) <= MAX_CLAIMS:
+        return binding
     if len(every) - len(gone) > MAX_CLAIMS:
         by_age = sorted(
             (s for s in every if s.session not in gone),

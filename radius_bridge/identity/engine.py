@@ -4,7 +4,7 @@ It holds no state and no clock: `State` is what is known, a few look-ups and two
 makes of a set of events does not depend on their order or number, within what is remembered (RETENTION).
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Protocol
 
 from msgspec.structs import replace
@@ -102,7 +102,8 @@ def _project(
     known, inherited = _with_kin(state, session, known)
     if known != before:
         state.put_session(session, known)
-    addresses = dict.fromkeys((*known.claimed, *known.addresses, *known.left))
+    has = known.claimed
+    addresses = dict.fromkeys((*has, *known.addresses, *known.left))
     if before is not None:
         addresses |= dict.fromkeys(before.claimed)
     named: frozenset[str] = frozenset()
@@ -116,7 +117,7 @@ def _project(
         source = inherited.get(address)
         if source is None and known.heir and address in known.addresses:
             source = binding.claims.get(session)  # what it was taken over from is forgotten by now
-        claim = _claim(known, address, old, event if address in named else None, source)
+        claim = _claim(known, address, old, event if address in named else None, source, has)
         after = claimed(binding, session, claim)
         if after is not binding:
             state.put_binding(address, forget(after, now))
@@ -176,11 +177,17 @@ def _with_kin(state: State, session: str, known: Session) -> tuple[Session, Mapp
 
 
 def _claim(
-    known: Session, address: str, before: Claim | None, event: Event | None, inherited: Claim | None
+    known: Session,
+    address: str,
+    before: Claim | None,
+    event: Event | None,
+    inherited: Claim | None,
+    has: Container[str],
 ) -> Claim | None:
     """What a session says about one of its addresses; None if it never said anything, or has what it took over no more.
 
-    `before`: what it said itself; `inherited`: what the session said that it takes the address over from.
+    `before`: what it said itself; `inherited`: what the session said that it takes the address over from; `has`: all
+    that it claims.
     """
     named, seen = (0.0, 0.0) if before is None else (before.named, before.seen)
     if event is not None:
@@ -197,7 +204,7 @@ def _claim(
     if not seen and address not in known.leased:
         return None
     limit, fallback, ended = known.limit, known.fallback, known.end
-    if address not in known.claimed:
+    if address not in has:
         since = left = seen or since
         limit = fallback = ended = min(left, ended or left)
     return Claim(

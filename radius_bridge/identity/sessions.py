@@ -116,7 +116,7 @@ class Session(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     def claimed(self) -> tuple[str, ...]:
         """All addresses that it claims."""
         held = self.held
-        return (*held, *(each for each in self.leased if each not in held))
+        return (*held, *(each for each in self.leased if each not in held)) if self.leased else held
 
     def is_live(self, now: float) -> bool:
         """True if it may still be going on."""
