@@ -50,8 +50,8 @@ def entries(logins: float, wakes: float) -> float:
     """Entries that a wake-up brings from a bridge with so many logins a second, with at most so many wake-ups.
 
     As `registry.pages` keep them: on the page in use for KEPT_FOR, and if that fills sooner, on full ones while they
-    rest: as many as make KEPT_BYTES for KEPT_FOR, more for FRESH and until one of them is the next to be used. What is
-    new is always there.
+    rest: as many as make KEPT_BYTES with it for KEPT_FOR, more for FRESH and until one of them is the next to be used.
+    What is new is always there.
     """
     if not logins:
         return 0.0
@@ -60,7 +60,7 @@ def entries(logins: float, wakes: float) -> float:
     page, lately = PAGE_BYTES / entry, KEPT_FOR * logins
     if lately <= page:
         return max(fresh, lately)
-    return max(fresh, page / 2 + max(min(lately, KEPT_BYTES / entry), FRESH * logins + page / 2))
+    return max(fresh, page / 2 + max(min(lately, KEPT_BYTES / entry - page), FRESH * logins + page / 2))
 
 
 class Cost(NamedTuple):

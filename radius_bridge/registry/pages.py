@@ -172,11 +172,11 @@ class Pages:
     def _has_rested(self, now: float) -> bool:
         """True if there is a full page that is not to rest any longer: the first.
 
-        It rests for KEPT_FOR; when younger ones hold KEPT_BYTES, for as long as what it says is FRESH.
+        It rests for KEPT_FOR; when younger ones and the one in use hold KEPT_BYTES, as long as what it says is FRESH.
         """
         if not self._resting:
             return False
-        younger = len(self._resting) - 1
+        younger = len(self._resting)
         return now - self._resting[0].written >= (KEPT_FOR if younger * PAGE_BYTES < KEPT_BYTES else FRESH)
 
     async def _tidy(self, now: float) -> None:

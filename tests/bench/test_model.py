@@ -65,8 +65,8 @@ def test_a_wake_up_brings_what_pages_keep() -> None:
     assert entries(10, 10) == KEPT_FOR * 10
     page = PAGE_BYTES / entry_octets()
     kept = KEPT_BYTES / entry_octets()
-    assert entries(100, 10) == KEPT_FOR * 100 + page / 2, "full ones for two seconds, and half of one"
-    assert entries(200, 10) == entries(500, 10) == kept + page / 2, "as much as is kept, and half of one"
+    assert entries(80, 10) == KEPT_FOR * 80 + page / 2, "full ones for two seconds, and half of one"
+    assert entries(200, 10) == entries(300, 10) == kept - page / 2, "as much as is kept, but half of one"
     assert entries(2000, 10) == FRESH * 2000 + page
 
 
