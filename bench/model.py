@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Self
 
 from bench.results import Results
 from radius_bridge.policy.members import parse_prefix, user_group
-from radius_bridge.registry.feed import FRESH, KEPT_FOR, PAGE_BYTES, Change, Log
+from radius_bridge.registry.feed import FRESH, KEPT_BYTES, KEPT_FOR, PAGE_BYTES, Change, Log
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.poll import WAIT
 
@@ -49,14 +49,18 @@ def entry_octets() -> int:
 def entries(logins: float, wakes: float) -> float:
     """Entries that a wake-up brings from a bridge with so many logins a second, with at most so many wake-ups.
 
-    As `registry.pages` keep them: on the page in use for KEPT_FOR, on full ones for as long as they rest, FRESH and
-    until one of them is the next to be used; what is new is always there.
+    As `registry.pages` keep them: on the page in use for KEPT_FOR, and if that fills sooner, on full ones while they
+    rest: as many as make KEPT_BYTES with it for KEPT_FOR, more for FRESH and until one of them is the next to be used.
+    What is new is always there.
     """
     if not logins:
         return 0.0
     fresh = max(1.0, logins / wakes)
-    page = PAGE_BYTES / entry_octets()
-    return max(fresh, min(KEPT_FOR * logins, page * (0.5 + math.ceil(FRESH * logins / page))))
+    entry = entry_octets()
+    page, lately = PAGE_BYTES / entry, KEPT_FOR * logins
+    if lately <= page:
+        return max(fresh, lately)
+    return max(fresh, page / 2 + max(min(lately, KEPT_BYTES / entry - page), FRESH * logins + page / 2))
 
 
 class Cost(NamedTuple):

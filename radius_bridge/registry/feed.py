@@ -31,7 +31,7 @@ KEPT_FOR: Final = 2.0
 """Seconds for which an entry stays in its record, so that a follower who was slow to ask again has no gap."""
 
 KEPT_BYTES: Final = 16 * 1024
-"""Octets from which on only what is fresh stays: every follower fetches the record whenever it wakes."""
+"""Octets from which on only what is fresh stays: every follower fetches the record (all pages) whenever it wakes."""
 
 FRESH: Final = 0.3
 """Seconds for which an entry is fresh: followers look ten times a second at most (`registry.poll`)."""

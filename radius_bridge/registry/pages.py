@@ -2,13 +2,14 @@
 
 So what is committed is announced, and nothing else: whoever dies has done both or nothing. One transaction at a time
 writes a page. When it is full it rests until every follower has had the time to read it, and then begins anew: a
-transaction never carries much of what earlier ones have said.
+transaction never carries much of what earlier ones have said, and followers never read much that is old.
 """
 
 import asyncio
 import time
+from bisect import insort
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import structlog
@@ -16,7 +17,19 @@ import structlog
 from radius_bridge.registry.announcer import QUIET, READ_ALL, writer_name
 from radius_bridge.registry.consul import Consul
 from radius_bridge.registry.errors import Conflict, RegistryError
-from radius_bridge.registry.feed import ABANDONED, FRESH, PAGE_BYTES, QUIET_BYTES, Change, Class, Log, record_key
+from radius_bridge.registry.feed import (
+    ABANDONED,
+    BRIEF_KEPT,
+    FRESH,
+    KEPT_BYTES,
+    KEPT_FOR,
+    PAGE_BYTES,
+    QUIET_BYTES,
+    Change,
+    Class,
+    Log,
+    record_key,
+)
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import MAX_OPS, Op
 from radius_bridge.registry.transport import TRY_TIMEOUT
@@ -50,9 +63,17 @@ class Page:
         """How many operations announce something on it."""
         return 2 if self._folder else 1
 
+    @property
+    def is_full(self) -> bool:
+        """True if it is to rest, and then to begin anew."""
+        return self.log.size > PAGE_BYTES
+
     def ops(self, changes: Iterable[Change]) -> list[Op]:
         """What announces changes (which have no index yet) if it is done in one transaction with them."""
-        self.log.forget_old(time.monotonic())
+        if self.is_full:
+            self.log.trim()
+        else:
+            self.log.forget_old(time.monotonic())
         self._said = self.log.lines(changes)
         ops = [Op.cas(self.key, self.log.record(self._clock(), self._said), self.index)]
         if self._folder:
@@ -89,22 +110,17 @@ class Pages:
         """With room; the last one is the next to be taken."""
         self._resting: deque[Page] = deque()
         """Full; the first has rested longest."""
+        self._spare: list[Page] = []
+        """Everybody has read what they say; the last one is taken when no other will do."""
         self._is_restored = False
         self.counters: Counter[str] = Counter()
 
     def take(self) -> Page:
         """A page for one transaction."""
         now = time.monotonic()
-        while self._open:
-            page = self._open.pop()
+        while (page := self._next(now)) is not None:
             if now - page.written < ABANDONED / 2:  # else it may be swept any moment
                 return page
-        rested = [page for page in self._resting if now - page.written >= FRESH]
-        if rested:  # the newest of them, so that what a burst has left over rests for good
-            page = rested[-1]
-            self._resting.remove(page)
-            page.log.trim()
-            return page
         page = Page(self._keys, self._clock, with_folder=not self.counters["announcements"])
         if self._is_restored:
             page.tells_all = True
@@ -118,41 +134,68 @@ class Pages:
             self.counters["octets"] += octets
             self.counters["entries"] += entries
             self._is_restored &= not page.tells_all
-        if page.log.size > PAGE_BYTES:
-            self._resting.append(page)
+        if page.is_full:
+            insort(self._resting, page, key=lambda each: each.written)
         else:
             self._open.append(page)
 
     def restored(self) -> None:
         """Somebody else has changed a page: Consul was restored, and what we announced since may never have been."""
         self._is_restored = True
-        self._open.clear()
-        self._resting.clear()
+        for pages in (self._open, self._resting, self._spare):
+            pages.clear()
         self.counters["lives"] += 1
         _log.warning("Consul has gone back: beginning anew", feed=Class.BRIDGE.value)
 
     async def run(self) -> None:
-        """In quiet times, empties the page that is used next, and ends the others, until cancelled."""
+        """Empties pages that everybody has read, and ends those that nobody has used for long, until cancelled."""
         while True:
-            await asyncio.sleep(QUIET)
-            await self._tidy(time.monotonic() - QUIET, keep=1)
+            await asyncio.sleep(FRESH)
+            await self._tidy(time.monotonic())
 
     async def close(self) -> None:
         """Ends all pages, when what they say has been read: takes QUIET seconds if they say something."""
         if any(page.log.size for page in (*self._open, *self._resting)):
             await asyncio.sleep(QUIET)
-        await self._tidy(time.monotonic(), keep=0)
+        self._spare += [*self._resting, *self._open]
+        self._resting.clear()
+        self._open.clear()
+        await self._silence((), self._spare)
 
-    async def _tidy(self, before: float, keep: int) -> None:
-        """Ends the pages not written since `before`, but for the `keep` that are taken next: these are emptied."""
-        idle = [page for page in (*self._resting, *self._open) if page.written <= before]
-        ended = idle[: len(idle) - keep]
-        kept = [page for page in idle[len(ended) :] if page.log.size > QUIET_BYTES]
-        taken = [page for page in (*ended, *kept) if page.index][:MAX_OPS]
+    def _next(self, now: float) -> Page | None:
+        if self._open:
+            return self._open.pop()
+        if self._has_rested(now):
+            return self._resting.popleft()
+        return self._spare.pop() if self._spare else None
+
+    def _has_rested(self, now: float) -> bool:
+        """True if there is a full page that is not to rest any longer: the first.
+
+        It rests for KEPT_FOR; when younger ones and the one in use hold KEPT_BYTES, as long as what it says is FRESH.
+        """
+        if not self._resting:
+            return False
+        younger = len(self._resting)
+        return now - self._resting[0].written >= (KEPT_FOR if younger * PAGE_BYTES < KEPT_BYTES else FRESH)
+
+    async def _tidy(self, now: float) -> None:
+        """Empties the pages that everybody has read, and ends those that nobody has used for long, but for the next."""
+        while self._has_rested(now):
+            self._spare.append(self._resting.popleft())
+        self._spare += [page for page in self._open if now - page.written >= QUIET]
+        self._open = [page for page in self._open if now - page.written < QUIET]
+        # Who has ended is read for BRIEF_KEPT all the same, and the next burst would need another one.
+        ended = [page for page in self._spare[:-1] if now - page.written >= BRIEF_KEPT]
+        emptied = [page for page in self._spare if page.log.size > QUIET_BYTES and page not in ended]
+        await self._silence(emptied, ended)
+
+    async def _silence(self, emptied: Sequence[Page], ended: Sequence[Page]) -> None:
+        """Has spare pages say nothing any more."""
+        taken = [page for page in (*emptied, *ended) if page.index][:MAX_OPS]
         if not taken:
             return
-        self._open = [page for page in self._open if page not in taken]
-        self._resting = deque(page for page in self._resting if page not in taken)
+        self._spare = [page for page in self._spare if page not in taken]
         ops = []
         for page in taken:
             page.log.trim()
@@ -167,5 +210,5 @@ class Pages:
             for page in taken:
                 if page not in ended:
                     page.emptied(done.modified[page.key])
-                    self._open.append(page)
+                    self._spare.append(page)
             self.counters["ended"] += sum(page in ended for page in taken)

@@ -11,7 +11,18 @@ from radius_bridge.policy.members import Prefix
 from radius_bridge.registry import announcer as announcer_module
 from radius_bridge.registry import pages as pages_module
 from radius_bridge.registry.errors import Conflict, RegistryError
-from radius_bridge.registry.feed import ABANDONED, FRESH, PAGE_BYTES, READ_AGAIN, Change, Record, decode_record
+from radius_bridge.registry.feed import (
+    ABANDONED,
+    BRIEF_KEPT,
+    FRESH,
+    KEPT_BYTES,
+    KEPT_FOR,
+    PAGE_BYTES,
+    READ_AGAIN,
+    Change,
+    Record,
+    decode_record,
+)
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Committed, Op
 from radius_bridge.registry.lanes import Lanes
@@ -34,8 +45,13 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def _hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pages_module, "QUIET", 0.0)
+    for waits in ("BRIEF_KEPT", "FRESH", "KEPT_FOR", "QUIET"):
+        monkeypatch.setattr(pages_module, waits, 0.0)
     monkeypatch.setattr(announcer_module, "QUIET", 0.001)
+
+
+FULL = 1 + PAGE_BYTES // 40
+"""Changes that fill a page."""
 
 
 def make_pages(consul: FakeConsul) -> Pages:
@@ -59,6 +75,30 @@ def write(pages: Pages, consul: FakeConsul, some: list[Change]) -> Page:
 def records(consul: FakeConsul) -> dict[str, Record]:
     """The pages in Consul."""
     return {key: decode_record(e.value) for key, e in consul.store.items() if key.startswith(FOLDER) and e.value}
+
+
+def live(consul: FakeConsul) -> dict[str, Record]:
+    """The pages that have not ended."""
+    return {key: record for key, record in records(consul).items() if not record.brief}
+
+
+async def load(pages: Pages, consul: FakeConsul, clock: list[float], every: float, seconds: float) -> tuple[float, int]:
+    """Fills a page every so many seconds: for how long what was said stood at least, and in how many pages at most."""
+    said: dict[tuple[str, int], float] = {}
+    shortest, most, ends = seconds, 0, clock[0] + seconds
+    tidied = clock[0]
+    while clock[0] < ends:
+        clock[0] += every
+        if clock[0] - tidied >= FRESH:
+            await pages._tidy(clock[0])
+            tidied = clock[0]
+        page = write(pages, consul, changes(FULL))
+        standing = {(key, record.first) for key, record in records(consul).items() if record.entries}
+        shortest = min([shortest, *(clock[0] - at for which, at in said.items() if which not in standing)])
+        said = {which: said.get(which, clock[0]) for which in standing}
+        assert (page.key, page.log.first) in said
+        most = max(most, len(standing))
+    return shortest, most
 
 
 def told(consul: FakeConsul) -> set[str]:
@@ -136,29 +176,80 @@ def test_entries_of_the_commit_itself_have_its_index_and_earlier_ones_their_own(
 def test_a_full_page_rests_until_it_was_read_and_then_goes_on_with_its_numbers(clock: list[float]) -> None:
     consul = FakeConsul()
     pages = make_pages(consul)
-    many = changes(1 + PAGE_BYTES // 40)
-    full = write(pages, consul, many)
-    second = write(pages, consul, many)
+    full = write(pages, consul, changes(FULL))
+    clock[0] += KEPT_FOR - 0.01
+    second = write(pages, consul, changes(FULL))
     assert second is not full
-    clock[0] += FRESH + 0.01
+    clock[0] += 0.02
     again = write(pages, consul, changes(1))
-    assert again is second, "the one that has rested for the shortest time"
+    assert again is full
     record = records(consul)[again.key]
-    assert (record.first, len(record.entries)) == (len(many), 1)
+    assert (record.first, len(record.entries)) == (FULL, 1)
 
 
-@pytest.mark.usefixtures("_hasty")
-async def test_pages_that_a_burst_has_left_over_end_while_the_load_goes_on(clock: list[float]) -> None:
+async def test_while_no_more_than_16_kib_are_full_what_is_said_stands_for_two_seconds(clock: list[float]) -> None:
+    consul = FakeConsul()
+    shortest, most = await load(make_pages(consul), consul, clock, every=0.5, seconds=20)
+    assert shortest >= KEPT_FOR
+    assert most <= KEPT_BYTES // PAGE_BYTES + 1
+
+
+async def test_beyond_that_16_kib_stand_and_all_that_is_fresh(clock: list[float]) -> None:
+    consul = FakeConsul()
+    shortest, most = await load(make_pages(consul), consul, clock, every=0.2, seconds=20)
+    assert shortest > 0.2 * (KEPT_BYTES // PAGE_BYTES - 1) - 0.01
+    assert most <= KEPT_BYTES // PAGE_BYTES
+
+
+async def test_at_high_rates_what_is_said_stands_as_long_as_it_is_fresh_and_no_longer(clock: list[float]) -> None:
+    consul = FakeConsul()
+    shortest, most = await load(make_pages(consul), consul, clock, every=0.02, seconds=20)
+    assert shortest >= FRESH
+    assert most <= FRESH / 0.02 + 2
+
+
+async def test_what_a_burst_has_left_over_is_soon_empty_while_the_load_goes_on(clock: list[float]) -> None:
     consul = FakeConsul()
     pages = make_pages(consul)
-    many = changes(1 + PAGE_BYTES // 40)
-    for _ in range(10):
-        write(pages, consul, many)
-    for _ in range(30):
-        clock[0] += 0.2
-        write(pages, consul, many)
-        await pages._tidy(clock[0] - 2.0, keep=1)
-    assert sum(not record.brief for record in records(consul).values()) <= 3
+    for _ in range(20):
+        write(pages, consul, changes(FULL))
+    assert len(live(consul)) == 20
+    await load(pages, consul, clock, every=0.2, seconds=2 * FRESH)
+    assert sum(bool(record.entries) for record in live(consul).values()) <= KEPT_BYTES // PAGE_BYTES + 1
+
+
+async def test_the_next_burst_uses_those_pages_and_those_that_none_has_used_for_a_minute_end(
+    clock: list[float],
+) -> None:
+    consul = FakeConsul()
+    pages = make_pages(consul)
+    for _ in range(3):
+        for _ in range(20):
+            write(pages, consul, changes(FULL))
+        await load(pages, consul, clock, every=0.2, seconds=5)
+    assert len(live(consul)) == len(records(consul)) <= 22
+    await load(pages, consul, clock, every=0.2, seconds=BRIEF_KEPT + 5)
+    assert len(live(consul)) <= KEPT_BYTES // PAGE_BYTES + 2
+
+
+async def test_who_takes_a_page_and_says_nothing_changes_nothing(clock: list[float]) -> None:
+    consul = FakeConsul()
+    pages = make_pages(consul)
+    write(pages, consul, changes(FULL))
+    clock[0] += KEPT_FOR
+    pages.give_back(pages.take())
+    await pages._tidy(clock[0])
+    assert not told(consul), "what everybody has read goes, all the same"
+
+
+async def test_what_is_fresh_is_not_emptied(clock: list[float]) -> None:
+    consul = FakeConsul()
+    pages = make_pages(consul)
+    for _ in range(20):
+        write(pages, consul, changes(FULL))
+    clock[0] += FRESH - 0.01
+    await pages._tidy(clock[0])
+    assert all(record.entries for record in records(consul).values())
 
 
 def test_pages_at_the_same_time_are_different_ones() -> None:
@@ -184,23 +275,44 @@ def test_a_page_that_may_be_swept_any_moment_is_not_used_again(clock: list[float
     assert write(pages, consul, changes(1)) is not old
 
 
-@pytest.mark.usefixtures("_hasty")
-async def test_in_quiet_times_one_empty_page_is_left_and_the_others_end() -> None:
+async def test_in_quiet_times_one_empty_page_is_left_and_the_others_end(clock: list[float]) -> None:
     consul = FakeConsul()
     pages = make_pages(consul)
-    taken = [pages.take() for _ in range(3)]
-    for page in taken:
-        some = changes(40)
-        page.committed(consul.commit(page.ops(some)).modified[page.key])
+    for page in [pages.take() for _ in range(3)]:
+        page.committed(consul.commit(page.ops(changes(40))).modified[page.key])
         pages.give_back(page, 1, 40)
+    clock[0] += KEPT_FOR
+    await pages._tidy(clock[0])
+    assert len(live(consul)) == 3
+    assert not told(consul)
+    clock[0] += BRIEF_KEPT
+    await pages._tidy(clock[0])
+    assert len(live(consul)) == 1
+    write(pages, consul, changes(1))
+    assert len(records(consul)) == 3, "the one that is left is used"
+
+
+async def test_a_few_entries_are_left_and_their_page_is_the_next_to_be_used(clock: list[float]) -> None:
+    consul = FakeConsul()
+    pages = make_pages(consul)
+    page = write(pages, consul, changes(3))
+    clock[0] += BRIEF_KEPT
+    await pages._tidy(clock[0])
+    assert len(told(consul)) == 3, "no host is woken for so little"
+    assert write(pages, consul, changes(1)) is page
+
+
+@pytest.mark.usefixtures("_hasty")
+async def test_pages_tidy_themselves_and_end_with_the_bridge() -> None:
+    consul = FakeConsul()
+    pages = make_pages(consul)
+    write(pages, consul, changes(FULL))
     tidying = asyncio.create_task(pages.run())
     async with asyncio.timeout(5):
         while told(consul):  # noqa: ASYNC110 - pages are emptied silently
             await asyncio.sleep(0)
     tidying.cancel()
-    assert sorted(record.brief for record in records(consul).values()) == [False, True, True]
     write(pages, consul, changes(1))
-    assert len(records(consul)) == 3, "the one that is left is used"
     await pages.close()
     assert all(record.brief and not record.entries for record in records(consul).values())
 
