@@ -12,7 +12,6 @@ does not matter:
 """
 
 from math import inf
-from typing import NamedTuple
 
 import msgspec
 from msgspec.structs import replace
@@ -80,7 +79,7 @@ class Leased(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         return max(self.at, self.ended, self.end) + RETENTION
 
 
-class Standing(NamedTuple):
+class Standing(msgspec.Struct, frozen=True, gc=False):
     """A claim as the rules see it."""
 
     session: str
@@ -96,7 +95,7 @@ class Standing(NamedTuple):
         return min(self.claim.ended, self.expires) if self.claim.ended else self.expires
 
 
-class Holding(NamedTuple):
+class Holding(msgspec.Struct, frozen=True, gc=False):
     """Who has the address."""
 
     user: str
@@ -134,7 +133,7 @@ class Binding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         every = [self._standing(session, claim) for session, claim in self.claims.items()]
         if len(every) == 1 and not self.leases:
             return every
-        return [each._replace(is_void=self._is_leased_away(each) or _is_superseded(each, every)) for each in every]
+        return [replace(s, is_void=self._is_leased_away(s) or _is_superseded(s, every)) for s in every]
 
     def holding(self, now: float) -> Holding:
         """Who has the address at `now`."""
@@ -142,8 +141,10 @@ class Binding(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
         if not live:
             return NOBODY
         if len(live) == 1:  # nearly always
-            session, claim, _, _, expires, _ = live[0]
-            return Holding(claim.user, expires, dict.fromkeys(claim.groups, expires), (session,))
+            only = live[0]
+            return Holding(
+                only.claim.user, only.expires, dict.fromkeys(only.claim.groups, only.expires), (only.session,)
+            )
         user = max(live, key=lambda s: (s.expires, s.since, s.session)).claim.user
         holders = [each for each in live if each.claim.user == user]
         groups: dict[str, float] = {}

@@ -106,10 +106,8 @@ def _project(
     addresses = dict.fromkeys((*has, *known.addresses, *known.left))
     if before is not None:
         addresses |= dict.fromkeys(before.claimed)
-    named: frozenset[str] = frozenset()
-    if event is not None and event.addresses:
-        named = frozenset(text(address) for address in event.addresses)
-        addresses |= dict.fromkeys(named)
+    named = {text(address): None for address in event.addresses} if event is not None else {}
+    addresses |= named
     taken_over = before.addresses if before is not None and before.heir else ()
     for address in addresses:
         binding = state.binding(address)

@@ -24,10 +24,10 @@ class Settling:
     def settle(self, turn: Turn, tickets: Sequence[Ticket], done: Committed) -> None:
         """Takes note of what is committed, and tells whoever submitted it."""
         identity: list[Change] = []
-        for key, (record, ops) in turn.groups.items():
-            index, value = done.modified[key], ops[0].value
+        for key, group in turn.groups.items():
+            index, value = done.modified[key], group.ops[0].value
             if index > self._known.index(key):
-                self._note(key, record, value, index)
+                self._note(key, group.record, value, index)
             identity.append(Change(key, value, index))
         self._identity.announce(identity)
         self._tickets.settle(tickets)

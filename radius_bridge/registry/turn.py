@@ -7,7 +7,8 @@ over it for each piece of work, which is kept if what it changes still fits.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import NamedTuple
+
+import msgspec
 
 from radius_bridge.identity import bindings, engine, sessions
 from radius_bridge.identity.bindings import Binding
@@ -101,7 +102,7 @@ class Overlay:
             self.put_binding(address, binding)
 
 
-class Group(NamedTuple):
+class Group(msgspec.Struct, frozen=True, gc=False):
     """A record that is written, and what follows from it."""
 
     record: Session | Binding | None
@@ -198,29 +199,27 @@ class Turn:
         if not self._is_worth_writing(mine, theirs):
             return Added.QUIET, set()
         groups = self._groups_of(above)
-        added = self._fit(groups, self._seen(mine, theirs))
+        added = self._fit(groups, self._seen(above, mine, theirs))
         if added is not Added.FULL:
             before.merge(above)
         return added, set(groups)
 
-    def _seen(self, changed: list[_SessionChange], bound: list[_BindingChange]) -> dict[str, list[str]]:
+    def _seen(self, above: Overlay, changed: list[_SessionChange], bound: list[_BindingChange]) -> dict[str, list[str]]:
         """By key of a record that changes, those that do not change with it and that what is written rests on.
 
         A session's claims, where it is over or began anew; and the session of a claim. If one of them is another by
         now, what is written may be wrong.
         """
         found: dict[str, list[str]] = {}
-        names = {name for name, _, _ in changed}
         for address, before, after in bound:
             old, new = before.claims, after.claims
-            others = [name for name in {**old, **new} if name not in names and old.get(name) != new.get(name)]
+            others = [name for name in {**old, **new} if name not in above.sessions and old.get(name) != new.get(name)]
             keys = [key for key in map(self._keys.session, others) if self._known.index(key)]
             if keys:
                 found[self._keys.binding(address)] = keys
-        addresses = {address for address, _, _ in bound}
         for name, known, session in changed:
             has = (*session.claimed, *session.left, *(known.claimed if known else ()))
-            rest = [address for address in dict.fromkeys(has) if address not in addresses]
+            rest = [address for address in dict.fromkeys(has) if address not in above.bindings]
             if rest:
                 found[self._keys.session(name)] = [self._keys.binding(address) for address in rest]
         return found
@@ -273,16 +272,20 @@ class Turn:
         return Added.PARTLY
 
     def _takes(self, groups: dict[str, Group], checks: dict[str, list[str]]) -> bool:
-        wanted = [check for key in groups for check in checks.get(key, ())] if checks else []
-        needed = [key for key in dict.fromkeys(wanted) if key not in self._checks and key not in self._groups]
-        fresh = [Op.check(key, self._known.index(key)) for key in needed]
-        new = [op for group in groups.values() for op in group.ops]
+        fresh = self._checks_of(groups, checks) if checks else {}
+        new = [*(op for group in groups.values() for op in group.ops), *fresh.values()]
         old = [op for key in groups if key in self._groups for op in self._groups[key].ops]
-        count = self._count + len(new) + len(fresh) - len(old)
-        size = self._size + octets(new) + octets(fresh) - octets(old)
+        count = self._count + len(new) - len(old)
+        size = self._size + octets(new) - octets(old)
         if count > MAX_OPS or size > MAX_BYTES:
             return False
         self._groups |= groups
-        self._checks |= {op.key: op for op in fresh}
+        self._checks |= fresh
         self._count, self._size = count, size
         return True
+
+    def _checks_of(self, groups: dict[str, Group], checks: dict[str, list[str]]) -> dict[str, Op]:
+        """Those of `checks` that go with the groups and are not there yet, by key."""
+        wanted = {check: None for key in groups for check in checks.get(key, ())}
+        needed = [key for key in wanted if key not in self._checks and key not in self._groups]
+        return {key: Op.check(key, self._known.index(key)) for key in needed}
