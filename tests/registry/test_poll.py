@@ -1,9 +1,13 @@
 """How often a follower asks."""
 
+import asyncio
+import time
 from itertools import accumulate, repeat
 
-from radius_bridge.registry.feed import FRESH
+from radius_bridge.registry import meta
+from radius_bridge.registry.feed import FRESH, Change, Class, brief_record, record_key
 from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.kv import Op
 from radius_bridge.registry.poll import FEW, PAUSE, SKEW, Poll, next_pause
 from radius_bridge.registry.positions import News
 from tests.registry.fake_consul import FakeConsul
@@ -30,5 +34,36 @@ def test_a_clock_that_differs_is_told_once_and_again_when_it_has_been_right() ->
     poll = Poll(FakeConsul(), Keys(), Keys().access_changes, clock=lambda: now)
     wrong, right = News(clocks={"bridge": now + 2 * SKEW}), News(clocks={"bridge": now})
     for news in (wrong, wrong, wrong, right, wrong, wrong):  # forty a second, under load
-        poll._note(news)
+        poll._note(news, followed=True)
     assert len(poll.alarms) == poll.counters["skewed"] == 2
+
+
+async def test_a_record_that_waited_for_us_says_nothing_of_its_writers_clock() -> None:
+    keys, consul, now = Keys(), FakeConsul(), 1_800_000_000.0
+    await meta.ensure(consul, keys)
+    poll = Poll(consul, keys, keys.access_changes, clock=lambda: now)
+    for skewed in (0, 1):
+        consul.commit([Op.set(record_key(keys, Class.BRIDGE, f"{skewed}"), brief_record(keys, [], now - 2 * SKEW))])
+        await poll.look()
+        assert poll.counters["skewed"] == skewed
+
+
+async def test_a_look_that_is_cancelled_at_whatever_moment_loses_nothing() -> None:
+    keys, consul = Keys(), FakeConsul()
+    await meta.ensure(consul, keys)
+    poll = Poll(consul, keys, keys.access_changes)
+    await poll.look()
+    cancelled: list[bool] = []
+    for turns in range(8):
+        change = Change(f"{keys.groups}$user.alice$/192.0.2.{turns}", b"-1", 0)
+        record = brief_record(keys, [change], time.time())
+        consul.commit([Op.set(record_key(keys, Class.BRIDGE, f"writer{turns}"), record)])
+        look = asyncio.create_task(poll.look())
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        look.cancel()
+        await asyncio.wait([look])
+        cancelled.append(look.cancelled())
+        news = await poll.look(at_once=True) if look.cancelled() else look.result()
+        assert [each.key for each in news.changes] == [change.key]
+    assert set(cancelled) == {True, False}
