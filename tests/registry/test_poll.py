@@ -4,13 +4,17 @@ import asyncio
 import time
 from itertools import accumulate, repeat
 
+import pytest
+
 from radius_bridge.registry import meta
+from radius_bridge.registry.consul import Consistency
+from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.feed import FRESH, Change, Class, brief_record, record_key
 from radius_bridge.registry.keys import Keys
-from radius_bridge.registry.kv import Op
+from radius_bridge.registry.kv import Op, Snapshot
 from radius_bridge.registry.poll import FEW, PAUSE, SKEW, Poll, next_pause
 from radius_bridge.registry.positions import News
-from tests.registry.fake_consul import FakeConsul
+from tests.registry.fake_consul import FakeConsul, Fault
 
 
 def test_single_logins_are_heard_at_once() -> None:
@@ -46,6 +50,30 @@ async def test_a_record_that_waited_for_us_says_nothing_of_its_writers_clock() -
         consul.commit([Op.set(record_key(keys, Class.BRIDGE, f"{skewed}"), brief_record(keys, [], now - 2 * SKEW))])
         await poll.look()
         assert poll.counters["skewed"] == skewed
+
+
+async def test_after_a_failure_the_next_look_does_not_wait() -> None:
+    faults, waited = [Fault.NONE], []
+
+    class Watched(FakeConsul):
+        async def read(
+            self, prefix: str, *, index: int = 0, wait: float = 30.0, consistency: Consistency = "default"
+        ) -> Snapshot:
+            waited.append(index > 0)
+            return await super().read(prefix)
+
+    keys, consul = Keys(), Watched(lambda: faults[-1])
+    await meta.ensure(consul, keys)
+    poll = Poll(consul, keys, keys.access_changes)
+    await poll.look()
+    faults.append(Fault.REQUEST_LOST)
+    with pytest.raises(RegistryError):
+        await poll.look()
+    assert poll.trouble
+    faults.append(Fault.NONE)
+    await poll.look()
+    assert not poll.trouble
+    assert waited[-2:] == [True, False]
 
 
 async def test_a_look_that_is_cancelled_at_whatever_moment_loses_nothing() -> None:
