@@ -146,7 +146,8 @@ async def _listen(
         log.info("configuration taken", clients=len(fresh.client))
 
     async with signals(reload) as stop, AsyncExitStack() as stack:
-        where = await _load(consul, keys, lanes, settings, stop)
+        neighbours = Neighbours(consul, keys, lanes)
+        where = await _load(consul, keys, neighbours, settings, stop)
         if where is None:
             return
         urls = settings.datacenters.urls
@@ -159,7 +160,6 @@ async def _listen(
         gc.set_threshold(*GARBAGE)
         sweeper = Sweeper(consul, keys)
         publisher = Publisher(consul, keys)
-        neighbours = Neighbours(consul, keys, lanes)
         lease_sources = leases.sources(settings.lease, lanes.submit_lease)
         if settings.metrics is not None:
             metrics.RECORDING.set_function(health.is_recording)
@@ -222,7 +222,7 @@ def _fixed(settings: Settings) -> tuple[object, ...]:
 
 
 async def _load(
-    consul: Consul, keys: Keys, lanes: Lanes, settings: Settings, stop: asyncio.Event
+    consul: Consul, keys: Keys, neighbours: Neighbours, settings: Settings, stop: asyncio.Event
 ) -> Datacenters | None:
     """Waits until Consul can be read and written; gives where the registry is, None if stopped meanwhile.
 
@@ -233,7 +233,7 @@ async def _load(
         try:
             await meta.ensure(consul, keys)
             where = await _datacenters(consul, keys, settings)
-            await lanes.load()
+            await neighbours.load()
         except RegistryError as error:
             wait = backoff(failures, BACKOFF)
             failures += 1

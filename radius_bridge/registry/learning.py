@@ -43,10 +43,15 @@ class Learning:
         """Keys of what is taken note of, and not followed yet: a reading that fails half-way leaves it to the next."""
 
     async def load(self, spread: float) -> None:
-        """Reads all that is recorded, each folder over about `spread` seconds. Raises RegistryError."""
+        """Reads all that is recorded, each folder over about `spread` seconds. Raises RegistryError.
+
+        Whatever was committed before the call is in it (`registry.neighbours` relies on that).
+        """
+        consistency: Final = "consistent"
         for folder in (self._keys.restarts, self._keys.sessions, self._keys.bindings):
-            listing = await self._consul.read_keys(folder, consistency="consistent")
-            async for entries in read_parts(self._consul, folder, listing.keys, spread=spread):
+            listing = await self._consul.read_keys(folder, consistency=consistency)
+            keys = listing.keys
+            async for entries in read_parts(self._consul, folder, keys, spread=spread, consistency=consistency):
                 async for entry in gently(entries, SLICE):
                     if self._take(entry):
                         self._learnt.append(entry.key)

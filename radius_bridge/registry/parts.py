@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from typing import Final, NamedTuple, TypeVar
 
-from radius_bridge.registry.consul import Consul
+from radius_bridge.registry.consul import Consistency, Consul
 from radius_bridge.registry.kv import Entry
 
 PART: Final = 2000
@@ -56,6 +56,7 @@ async def read_parts(
     spread: float,
     wanted: Callable[[str], bool] = lambda _: True,
     limit: int = PART,
+    consistency: Consistency = "default",
 ) -> AsyncIterator[tuple[Entry, ...]]:
     """Reads what `keys`, a listing of all of `folder`, stands for, over about `spread` seconds.
 
@@ -69,9 +70,10 @@ async def read_parts(
         due = began + spread * part.first / len(keys)
         await asyncio.sleep(max(0.0, due - time.monotonic()))
         if part.alone:
-            yield tuple((await consul.get_many([part.prefix])).values())  # whose keys are in no URL
+            found = await consul.get_many([part.prefix], consistent=consistency == "consistent")
+            yield tuple(found.values())  # whose keys are in no URL
         else:
-            yield (await consul.read(_plain(part.prefix))).entries
+            yield (await consul.read(_plain(part.prefix), consistency=consistency)).entries
 
 
 def slices(items: Sequence[_T], size: int) -> Iterator[Sequence[_T]]:

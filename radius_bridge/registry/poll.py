@@ -68,12 +68,16 @@ class Poll:
         self._positions = Positions(keys)
         self._index = 0
         """The index of the newest answer since the last rewind."""
+        self._since = 0
+        """The index since which the next look waits for something new; 0 if it is to be answered at once."""
+        self._seen_at = 0.0
+        """When the last look was answered (epoch seconds); 0 before the first one."""
         self._generation = ""
         """Of the registry, as far as we know it."""
         self._is_another = False
         """True if it has become another one, and nobody has been told yet."""
         self._followed = False
-        """True if the last poll was answered: a record that is new now was written while it waited."""
+        """True if the last look was answered: a record that the next one finds was written while that waited."""
         self.counters: Counter[str] = Counter()
         self.alarms: deque[str] = deque(maxlen=_ALARMS)
         """What a person should look at, newest last."""
@@ -85,50 +89,65 @@ class Poll:
         """What is wrong with our contact to Consul; empty if it answered when it was last asked."""
 
     async def news(self) -> AsyncIterator[News]:
-        """Gives what is new, for ever; the first is empty and says that the feed can be reached.
+        """Gives what is new, for ever; errors of Consul are counted, logged and waited out.
 
-        Read prefixes after it has come, and again (all of them) after one that is `rewound`, `again` or `missed`.
+        What the first look brings is empty, and says that the feed can be reached. Read prefixes after it has come, and
+        again (all of them) after one that is `rewound`, `again` or `missed`.
         """
-        index = failures = 0
-        seen_at = pause = 0.0
+        failures = 0
+        pause = 0.0
         while True:
-            asked, asked_at = time.monotonic(), self._clock()
             try:
-                if not self._followed:
-                    await self._check_registry("default")
-                news, snapshot = await self._look(index)
-                if snapshot.index == index:
-                    await self._check_registry("stale")  # nothing is new, so that no news is lost if this fails
+                news = await self.look()
             except RegistryError as error:
-                self.counters["failures"] += 1
-                self.trouble = str(error)
                 if not failures:
                     _log.warning("feed not followed for now", feed=self._feed, error=str(error))
-                self._followed = False
-                index = 0
                 await asyncio.sleep(backoff(failures, BACKOFF))
                 failures += 1
                 continue
-            failures, self.trouble = 0, ""
-            if self._is_another and not news.rewound:
-                news = self._begin_again(snapshot)
-            self._is_another = False
-            # By the clock on the wall: a host that was suspended has been away too.
-            answered_at = self._clock()
-            news.missed = seen_at > 0 and (asked_at - seen_at > AWAY or answered_at - asked_at > WAIT + AWAY)
-            seen_at = answered_at
-            self.counters["absences"] += news.missed
-            self.last_contact = time.monotonic()
-            is_news = snapshot.index != index or news.rewound
-            # Woken early and nothing new: so a restore wakes a poll. One that does not wait will see it.
-            index = snapshot.index if is_news or self.last_contact - asked >= WAIT / 2 else 0
-            self._note(news)
-            self._followed = True
+            failures = 0
             yield news
             pause = next_pause(pause, len(news.changes), self._pauses)
             await asyncio.sleep(pause if news.changes or news.clocks else CALM)
 
-    async def _look(self, index: int) -> tuple[News, Snapshot]:
+    async def look(self, *, at_once: bool = False) -> News:
+        """What is new since the last look; waits for it, up to `WAIT` seconds, unless `at_once` or this is the first.
+
+        Raises RegistryError. If it does, or is cancelled, nothing is lost: the next one brings it.
+        """
+        since = 0 if at_once else self._since
+        asked, asked_at = time.monotonic(), self._clock()
+        followed, self._followed = self._followed, False
+        try:
+            if not followed:
+                await self._check_registry("default")
+            news, snapshot = await self._ask(since)
+            if snapshot.index == since and not news.rewound:
+                await self._check_registry("stale")  # nothing is new, so that no news is lost if this fails
+        except RegistryError as error:
+            self.counters["failures"] += 1
+            self.trouble = str(error)
+            self._since = 0
+            raise
+        self.trouble = ""
+        if self._is_another and not news.rewound:
+            news = self._begin_again(snapshot)
+        self._is_another = False
+        # By the clock on the wall: a host that was suspended has been away too.
+        answered_at = self._clock()
+        news.missed = self._seen_at > 0 and (asked_at - self._seen_at > AWAY or answered_at - asked_at > WAIT + AWAY)
+        self._seen_at = answered_at
+        self.counters["absences"] += news.missed
+        self.last_contact = time.monotonic()
+        is_news = snapshot.index != since or news.rewound
+        # Woken early and nothing new: so a restore wakes a poll. One that does not wait will see it.
+        self._since = snapshot.index if is_news or self.last_contact - asked >= WAIT / 2 else 0
+        self._note(news, followed)
+        self._followed = True
+        return news
+
+    async def _ask(self, index: int) -> tuple[News, Snapshot]:
+        """What Consul has, and what of it is new: once that is taken, nothing waits that could be cancelled."""
         self.counters["polls"] += 1
         snapshot = await self._consul.read(self._feed, index=index, wait=WAIT, consistency="stale")
         if not snapshot.known_leader or snapshot.last_contact > STALE:
@@ -166,7 +185,7 @@ class Poll:
         self._positions.read(snapshot.entries, self._clock())
         return News(rewound=True)
 
-    def _note(self, news: News) -> None:
+    def _note(self, news: News, followed: bool) -> None:
         self.counters["announced"] += len(news.changes)
         self.counters["gaps"] += len(news.gaps)
         for writer, reason in news.gaps.items():
@@ -176,7 +195,7 @@ class Poll:
         now = self._clock()
         for writer, clock in news.clocks.items():
             # A record that waited for us is old for another reason than its writer's clock.
-            differs = clock - now > SKEW or (self._followed and now - clock > SKEW)
+            differs = clock - now > SKEW or (followed and now - clock > SKEW)
             if differs and writer not in self._skewed:
                 self._skewed.append(writer)
                 self._alarm("skewed", "clocks differ", f"{writer}: its clock is {clock - now:+.1f} s from ours")

@@ -2,6 +2,8 @@
 
 import asyncio
 import socket
+from collections import Counter
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -11,6 +13,9 @@ from radius_bridge.registry.datacenters import Datacenters
 from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.lanes import Lanes
+from radius_bridge.registry.neighbours import Neighbours
+from radius_bridge.registry.poll import Poll
+from radius_bridge.registry.positions import News
 from radius_bridge.settings import Settings
 from tests.registry.fake_consul import FakeConsul, Fault
 
@@ -19,26 +24,30 @@ SETTINGS = Settings.model_validate(
 )
 
 
-async def test_however_long_consul_is_away_the_bridge_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("failing", ["the registry", "the feed", "what is recorded"])
+async def test_however_long_consul_is_away_the_bridge_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    where, asked = Datacenters("dc1"), Counter[str]()
+
+    def step(name: str, result: object = None) -> Callable[..., Awaitable[object]]:
+        async def ask(*_: object, **__: object) -> object:
+            asked[name] += 1
+            if name == failing and asked[name] < 1100:  # hours
+                raise RegistryError("no leader")
+            return result
+
+        return ask
+
     monkeypatch.setattr(serve, "BACKOFF", (0.0, 0.0))
-    where, asked = Datacenters("dc1"), 0
-
-    async def ensure(*_: object) -> None:
-        nonlocal asked
-        asked += 1
-        if asked < 1100:  # hours
-            raise RegistryError("no leader")
-
-    async def read(*_: object) -> Datacenters:
-        return where
-
-    monkeypatch.setattr(meta, "ensure", ensure)
-    monkeypatch.setattr(serve, "_datacenters", read)
-    monkeypatch.setattr(Lanes, "load", ensure)
+    monkeypatch.setattr(serve, "_datacenters", step("where", where))
+    monkeypatch.setattr(meta, "ensure", step("the registry"))
+    monkeypatch.setattr(Poll, "look", step("the feed", News()))
+    monkeypatch.setattr(Lanes, "load", step("what is recorded"))
     consul, keys = FakeConsul(lambda: Fault.NONE), Keys()
-    found = await serve._load(consul, keys, Lanes(consul, keys), SETTINGS, asyncio.Event())
-    assert found == where
-    assert asked == 1101
+    neighbours = Neighbours(consul, keys, Lanes(consul, keys))
+    assert await serve._load(consul, keys, neighbours, SETTINGS, asyncio.Event()) == where
+    assert asked[failing] == 1100
 
 
 def test_a_metrics_port_that_is_taken_is_named_with_its_key() -> None:

@@ -3,15 +3,18 @@
 import asyncio
 import random
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 
 import pytest
 
 from radius_bridge.identity.events import Kind, Lease, Restart
-from radius_bridge.registry import announcer, meta
-from radius_bridge.registry.consul import Consul
+from radius_bridge.policy.members import parse_prefix
+from radius_bridge.registry import announcer, meta, neighbours
+from radius_bridge.registry.consul import Consistency, Consul
 from radius_bridge.registry.keys import Keys
+from radius_bridge.registry.kv import Listing
 from radius_bridge.registry.lanes import Lanes
 from radius_bridge.registry.neighbours import Neighbours
 from radius_bridge.registry.settings import ConsulSettings
@@ -80,11 +83,11 @@ async def pair(consul: Consul, keys: Keys) -> AsyncIterator[Pair]:
     async with AsyncExitStack() as stack:
         lanes = [await stack.enter_async_context(Lanes(consul, keys)) for _ in range(2)]
         for each in lanes:
-            neighbours = Neighbours(consul, keys, each)
-            await stack.enter_async_context(running(neighbours.run()))
+            others = Neighbours(consul, keys, each)
+            await stack.enter_async_context(running(others.run()))
 
-            async def polls(neighbours: Neighbours = neighbours) -> object:
-                return neighbours.counters["polls"] > 0
+            async def polls(others: Neighbours = others) -> object:
+                return others.counters["polls"] > 0
 
             await until(polls, True)
         yield Pair(consul, keys, *lanes)
@@ -133,6 +136,44 @@ async def test_a_station_that_roams_from_one_bridge_to_the_other_keeps_its_addre
         pair.one.submit(event(Kind.STOP, "alice", NOW + 6, ADDRESS, session="ap1/1", multi="M")),
     )
     await pair.come_to({f"alice {ADDRESS}"})
+
+
+class Counting(Consul):
+    """A connection that knows what was listed through it."""
+
+    def __init__(self, settings: ConsulSettings) -> None:
+        super().__init__(settings)
+        self.listings: Counter[str] = Counter()
+
+    async def read_keys(self, prefix: str, *, consistency: Consistency = "default") -> Listing:
+        self.listings[prefix] += 1
+        return await super().read_keys(prefix, consistency=consistency)
+
+
+async def test_a_bridge_that_starts_while_another_records_reads_everything_once_and_knows_it(
+    consul: Consul, keys: Keys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(neighbours, "SPREAD", 0.0)  # whatever else is to be read is read at once
+    await meta.ensure(consul, keys)
+    users = [f"user{number}" for number in range(20)]
+    async with Lanes(consul, keys) as one, Counting(consul.settings) as own, Lanes(own, keys) as two:
+
+        async def log_in(users: list[str]) -> None:
+            for user in users:
+                await one.submit(event(Kind.START, user, NOW, parse_prefix(f"10.0.0.{user[4:]}")))
+
+        async def unknown() -> list[str]:
+            return [user for user in users if two.known.session(f"nas/{user}") is None]
+
+        await log_in(users[:5])
+        starting = Neighbours(own, keys, two)
+        logins = asyncio.create_task(log_in(users[5:]))
+        await starting.load()
+        assert not set(users[:5]) & set(await unknown())
+        async with running(starting.run()):
+            await logins
+            await until(unknown, [])
+    assert own.listings == {keys.restarts: 1, keys.sessions: 1, keys.bindings: 1}
 
 
 async def test_whatever_befalls_two_bridges_consul_ends_up_as_the_reference_says(

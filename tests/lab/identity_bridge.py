@@ -31,16 +31,16 @@ async def main(url: str, root: str) -> None:
         Consul(ConsulSettings(url=url, root=root)) as consul,
         Lanes(consul, keys, patience=4.0, clock=lambda: CLOCK) as lanes,
     ):
+        neighbours = Neighbours(consul, keys, lanes)
         while True:
             try:
                 await meta.ensure(consul, keys)
-                await lanes.load()
+                await neighbours.load()
             except RegistryError:
                 await asyncio.sleep(0.1)
             else:
                 break
         print("ready", flush=True)
-        neighbours = Neighbours(consul, keys, lanes)
         leader = Leader(consul, keys.lock("sweeper"), ttl=LOCK)
         sweeper = Sweeper(consul, keys, clock=lambda: CLOCK)
         await run_until(stop, neighbours.run(), leader.run(sweeper.work), _take(lanes, stop))
