@@ -113,8 +113,13 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """True if its writer has ended with it: one call of a command, or a bridge that was stopped."""
 
 
+class _Clock(msgspec.Struct, frozen=True):
+    clock: float
+
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Record).decode
+_decode_clock = msgspec.json.Decoder(_Clock).decode
 
 
 def record_key(keys: Keys, writers: Class, writer: str) -> str:
@@ -149,6 +154,14 @@ def decode_record(value: bytes) -> Record:
     if record.first < 0 or any(index < 0 for _, _, index in record.entries):
         raise ValueError("no record of changes (a negative number in it)")
     return record
+
+
+def decode_clock(value: bytes) -> float:
+    """The clock of a record, in a fraction of the time. Raises ValueError if it is none."""
+    try:
+        return _decode_clock(value).clock
+    except UNREADABLE as error:
+        raise ValueError(f"no record of changes ({error})") from None
 
 
 class Log:

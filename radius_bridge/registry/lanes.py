@@ -301,7 +301,7 @@ class Lanes:
     async def _read_again(self, lane: Lane) -> None:
         keys = sorted(lane.doubtful)
         entries = await self._consul.get_many(keys, consistent=True, timeout=TRY_TIMEOUT)
-        news = [entry.key for entry in entries.values() if entry.modify_index != self.known.index(entry.key)]
+        news = [entry for entry in entries.values() if entry.modify_index != self.known.index(entry.key)]
         for key in keys:
             entry = entries.get(key)
             if entry is None:
@@ -309,7 +309,9 @@ class Lanes:
             else:
                 self.known.put(key, entry.value, entry.modify_index)
         lane.clear_up()
-        self._learning.follow(dict.fromkeys(news))
+        self._learning.follow({entry.key: None for entry in news})
+        if lane.failures:  # it may be ours, with an answer that was lost: then nobody has told other bridges
+            self.identity.announce([Change(entry.key, entry.value, entry.modify_index) for entry in news])
 
     async def _pause(self, lane: Lane) -> None:
         """Waits before the next try, longer each time and never as long as the other lanes (full jitter)."""

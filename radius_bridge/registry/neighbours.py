@@ -38,11 +38,9 @@ PAUSE: Final = 30.0
 _log = structlog.get_logger(__name__)
 
 
-def is_incomplete(news: News, own: str) -> bool:
-    """True if others recorded what the news do not tell. `own` is the key of our record, whose gaps tell nothing: what
-    we wrote we know, and under load we read it too seldom.
-    """
-    return bool(news.gaps.keys() - {own}) or news.again or news.rewound or news.missed
+def is_incomplete(news: News) -> bool:
+    """True if others recorded what the news do not tell."""
+    return bool(news.gaps) or news.again or news.rewound or news.missed
 
 
 class Neighbours:
@@ -51,7 +49,7 @@ class Neighbours:
     def __init__(self, consul: Consul, keys: Keys, lanes: Lanes) -> None:
         self._lanes = lanes
         # Bridges are few, and their records large: they read each as it comes.
-        self._poll = Poll(consul, keys, keys.identity_changes, pauses=(0.0, 0.0))
+        self._poll = Poll(consul, keys, keys.identity_changes, pauses=(0.0, 0.0), own=lambda: lanes.identity.key)
         self._missed = asyncio.Event()
         self._missed.set()
         self.counters: Counter[str] = self._poll.counters
@@ -83,7 +81,7 @@ class Neighbours:
                     if change.value is not None
                 ]
             )
-            if is_incomplete(news, self._lanes.identity.key):
+            if is_incomplete(news):
                 self._missed.set()
 
     async def _read(self, spread: float) -> None:

@@ -57,13 +57,18 @@ class Poll:
         feed: str,
         *,
         pauses: tuple[float, float] = PAUSE,
+        own: Callable[[], str] = lambda: "",
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """`feed` is `keys.access_changes` or `keys.identity_changes`; `pauses` are the first and longest under load."""
+        """`feed` is `keys.access_changes` or `keys.identity_changes`; `pauses` are the first and longest under load.
+
+        `own` gives the key of our own record in it, if there is one.
+        """
         self._consul = consul
         self._keys = keys
         self._feed = feed
         self._pauses = pauses
+        self._own = own
         self._clock = clock
         self._positions = Positions(keys)
         self._index = 0
@@ -154,12 +159,12 @@ class Poll:
             snapshot = await self._consul.read(self._feed)
         news = None
         if snapshot.index >= self._index and (self._index or not snapshot.missing):
-            news = self._positions.read(snapshot.entries, self._clock())
+            news = self._positions.read(snapshot.entries, self._clock(), self._own())
         if news is None or news.rewound:
             # A server that lags behind, a lost registry, or a restored one: the leader knows.
             self.counters["confirmed"] += 1
             snapshot = await confirmed(self._consul, self._keys, self._feed)
-            news = self._positions.read(snapshot.entries, self._clock())
+            news = self._positions.read(snapshot.entries, self._clock(), self._own())
             if news.rewound or snapshot.index < self._index:
                 news = self._begin_again(snapshot)
                 self._generation = ""
@@ -182,7 +187,7 @@ class Poll:
         self.counters["rewinds"] += 1
         _log.warning("Consul has gone back: everything is to be read again", feed=self._feed)
         self._positions.forget()
-        self._positions.read(snapshot.entries, self._clock())
+        self._positions.read(snapshot.entries, self._clock(), self._own())
         return News(rewound=True)
 
     def _note(self, news: News, followed: bool) -> None:

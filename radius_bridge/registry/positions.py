@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from radius_bridge.registry.feed import ABANDONED, BRIEF_KEPT, READ_AGAIN, Change, class_of, decode_record
+from radius_bridge.registry.feed import ABANDONED, BRIEF_KEPT, READ_AGAIN, Change, class_of, decode_clock, decode_record
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Entry
 
@@ -56,10 +56,11 @@ class Positions:
         """Writers whose record was removed, as a living one's may be when it was idle for long."""
         self._begun = False
 
-    def read(self, records: Iterable[Entry], now: float) -> News:
+    def read(self, records: Iterable[Entry], now: float, own: str = "") -> News:
         """What is new in the feed, given all its records. The first look brings nothing: read prefixes after it.
 
-        A writer never seen before is expected to begin at 0. A record that vanished is no gap.
+        A writer never seen before is expected to begin at 0. A record that vanished is no gap. `own` is the key of our
+        own record, if there is one: what it says we know.
         """
         found = {entry.key: entry for entry in records if not entry.key.endswith("/")}
         if self._is_rewound(found, now):
@@ -71,7 +72,7 @@ class Positions:
             seen[key] = (
                 known
                 if known is not None and known.index == entry.modify_index
-                else self._read_record(entry, known, news)
+                else self._read_record(entry, known, news, own)
             )
         for key, writer in self._writers.items():
             if key not in seen and not writer.brief:
@@ -100,12 +101,15 @@ class Positions:
         self._gone.clear()
         self._begun = False
 
-    def _read_record(self, entry: Entry, known: _Writer | None, news: News) -> _Writer:
+    def _read_record(self, entry: Entry, known: _Writer | None, news: News, own: str) -> _Writer:
         writers = class_of(self._keys, entry.key)
         if writers is None:
             news.forged.append(f"{entry.key}: no place for a writer")
             return _Writer(None, entry.modify_index, 0.0, brief=False)
         try:
+            if known is not None and entry.key == own:  # a new one of ours may say that everybody is to read again
+                news.clocks[own] = decode_clock(entry.value)
+                return _Writer(None, entry.modify_index, news.clocks[own], brief=False)
             record = decode_record(entry.value)
         except ValueError as error:
             news.gaps[entry.key] = str(error)
@@ -115,7 +119,8 @@ class Positions:
         if self._begun:
             expected = 0 if known is None else known.expected
             if expected is None or not record.first <= expected <= following:
-                news.gaps[entry.key] = f"begins at {record.first}, expected was {expected}"
+                if entry.key != own:
+                    news.gaps[entry.key] = f"begins at {record.first}, expected was {expected}"
                 expected = record.first
             for below, value, index in record.entries[expected - record.first :]:
                 if not writers.may_name(below):

@@ -172,6 +172,29 @@ def test_a_record_that_cannot_be_read_is_a_gap_now_and_when_it_can_be_read_again
     assert list(positions.read(at(11, log), NOW).gaps) == [WRITER]
 
 
+def test_what_our_own_record_says_is_no_news_and_no_gap() -> None:
+    positions, log, others = Positions(KEYS), Log(KEYS), Log(KEYS)
+    positions.read([], NOW)
+    others.add(deque([member(9)]), NOW)
+    log.add(deque([member(1)]), NOW)
+    log.trim()
+    log.add(deque([member(2)]), NOW)
+    positions.read(at(10, log), NOW, WRITER)
+    log.trim()
+    log.add(deque([member(3)]), NOW)
+    other = Entry(record_key(KEYS, Class.BRIDGE, "other"), 11, raw=others.record(NOW))
+    news = positions.read([*at(11, log), other], NOW, WRITER)
+    assert (news.changes, news.gaps) == ([member(9)], {})
+    assert news.clocks.keys() == {WRITER, other.key}
+
+
+def test_our_own_record_of_a_new_life_still_says_that_all_is_to_be_read_again() -> None:
+    positions, log = Positions(KEYS), Log(KEYS)
+    positions.read([], NOW)
+    log.add(deque([READ_ALL]), NOW)
+    assert positions.read(at(10, log), NOW, WRITER).again
+
+
 def test_index_0_is_that_of_the_record() -> None:
     positions = Positions(KEYS)
     positions.read([], NOW)

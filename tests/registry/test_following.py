@@ -84,6 +84,16 @@ async def test_what_is_found_when_an_answer_was_lost_has_its_consequences() -> N
     assert owner(consul) == "bob"
 
 
+@pytest.mark.parametrize("fault", [Fault.ANSWER_LOST, Fault.LATE])
+async def test_other_bridges_are_told_what_was_committed_though_the_answer_was_lost(fault: Fault) -> None:
+    faults = [fault]
+    consul = FakeConsul(lambda: faults.pop() if faults else Fault.NONE)
+    async with make_lanes(consul) as lanes:
+        await lanes.submit(start("alice", "ap1/1", X, at=400))
+        await settled(lanes)
+    assert lanes.identity.counters["entries"] == 2, "the session and the binding"
+
+
 async def test_what_was_read_before_a_reading_failed_has_its_consequences(monkeypatch: pytest.MonkeyPatch) -> None:
     consul = FakeConsul()
 
