@@ -2,17 +2,21 @@
 
 Ours is `radius-bridge serve`, which answers a login when Consul has committed and announced it. Beside it, on the same
 Consul and in the same run: raw transactions of 64 operations, and FreeRADIUS with rlm_rest, which puts one key for each
-packet. Once with Consul in dev mode (in memory) and once on disk. Requests are repeated by nobody.
+packet. Once with Consul in dev mode (in memory) and once on disk. Requests are repeated by nobody. Both servers share
+the processors with Consul, and have the weight that our unit gives the bridge.
 """
 
 import base64
 import http.client
 import json
+import math
+import os
+import re
 import socket
 import statistics
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +25,7 @@ from bench.drive import SOCKETS, drive
 from bench.frame import Bench, Result, percentile, progress
 from bench.servers import SECRET, connected, freeradius, serving
 from bench.store import cpu_seconds, fill, memory_bytes
+from radius_bridge.registry.kv import MAX_OPS
 from tests.lab.consul import ConsulServer
 from tests.lab.processes import BIN, LabError, Process
 from tests.lab.radius_client import AccountingClient, Status, accounting, request
@@ -29,6 +34,8 @@ WRITERS = 16
 """Connections of the raw transactions."""
 
 SESSIONS = 200_000
+
+UNIT = Path(__file__).parent.parent / "config/systemd/radius-bridge.service"
 
 
 class Here:
@@ -52,10 +59,15 @@ def run_bench(quick: bool) -> Result:
         for number in range(rounds):
             with ConsulServer(on_disk=on_disk) as consul:
                 others.append({"raw_ops_per_s": _raw(consul, seconds)})
-            with ConsulServer(on_disk=on_disk) as consul, _freeradius(consul) as (_, port):
+            with ConsulServer(on_disk=on_disk) as consul, _freeradius(consul) as (server, port):
+                _weigh(server, _weight())
                 others[-1]["rlm_rest_per_s"] = _highest(port, seconds)
-            with ConsulServer(on_disk=on_disk) as consul, _bridge(consul) as (bridge, port):
-                ours.append(_logins(consul.pid, bridge.pid, port, seconds))
+            with ConsulServer(on_disk=on_disk) as consul:
+                with _bridge(consul) as (bridge, port):
+                    _weigh(bridge, _weight())
+                    ours.append(_logins(consul.pid, bridge, port, seconds))
+                lots = ours[-1]["per_s"] / 2 * ours[-1]["ops_per_login"] / MAX_OPS
+                others[-1]["raw_p99_ms_at_half"] = _raw_p99_ms(consul, lots, seconds)
             progress(f"{kind}, round {number + 1} of {rounds}: {ours[-1]}, {others[-1]}")
         figures[kind] = _medians(ours)
         peers[kind] = _medians(others)
@@ -67,25 +79,48 @@ def _medians(rounds: list[dict[str, float]]) -> dict[str, float]:
     return {name: round(statistics.median(each[name] for each in rounds), 3) for name in rounds[0]}
 
 
-def _logins(consul: int, bridge: int, port: int, seconds: float) -> dict[str, float]:
-    """The highest rate, what a login takes then, and the response at half of that rate. `consul`, `bridge`: their pids.
+def _logins(consul: int, bridge: Process, port: int, seconds: float) -> dict[str, float]:
+    """The highest rate, what a login takes then, and the response at half of that rate. `consul`: its pid.
 
-    The processors' time of a login says what limits the rate: all of it together is what the machine has.
+    The processors' time of a login says what limits the rate: all of it together is what the machine has. The last
+    figure is without the weight that the unit gives the bridge.
     """
     packets = _packets(int(seconds * 6000), "a")
-    ops, spent = _operations(port), _cpu(consul, bridge)
+    ops, spent = _operations(port), _cpu(consul, bridge.pid)
     took, _ = drive(port, packets)
     per_s = len(packets) / took
-    spent = [after - before for before, after in zip(spent, _cpu(consul, bridge), strict=True)]
+    spent = [after - before for before, after in zip(spent, _cpu(consul, bridge.pid), strict=True)]
     ops = (_operations(port) - ops) / len(packets)
-    _, waited = drive(port, _packets(int(seconds * per_s / 2), "b"), per_s=per_s / 2)
+    count = int(seconds * per_s / 2)
+    _, waited = drive(port, _packets(count, "b"), per_s=per_s / 2)
+    _weigh(bridge, 100)
+    _, evenly = drive(port, _packets(count, "b", count), per_s=per_s / 2)
     names = ("consul_us_per_login", "bridge_us_per_login", "generator_us_per_login")
     return {
         "per_s": per_s,
         "ops_per_login": ops,
         **{name: each / len(packets) * 1e6 for name, each in zip(names, spent, strict=True)},
         "ack_p99_ms_at_half": percentile(waited, 99) * 1000,
+        "ack_p99_ms_at_half_evenly": percentile(evenly, 99) * 1000,
     }
+
+
+def _weigh(process: Process, weight: int) -> None:
+    """Gives a process the share of the processors that a unit with this CPUWeight has; 100 is as all others."""
+    nice = -round(math.log(weight / 100, 1.25))  # one step is a quarter more
+    group = Path(f"/proc/{process.pid}/autogroup")
+    if group.exists():  # each process of the lab is a session, and so one group (sched(7))
+        group.write_text(str(nice))
+    else:
+        os.setpriority(os.PRIO_PROCESS, process.pid, nice)
+
+
+def _weight() -> int:
+    """The CPUWeight that our unit gives."""
+    found = re.search(r"^CPUWeight=(\d+)$", UNIT.read_text(encoding="utf-8"), re.MULTILINE)
+    if found is None:
+        raise LabError(f"{UNIT} gives no CPUWeight")
+    return int(found[1])
 
 
 def _cpu(consul: int, bridge: int) -> list[float]:
@@ -119,28 +154,57 @@ def _packets(count: int, name: str, first: int = 0) -> list[bytes]:
 def _raw(consul: ConsulServer, seconds: float) -> float:
     """Operations a second of full transactions: what this Consul can do at all."""
     until = time.monotonic() + seconds
-    value = base64.b64encode(b"x" * 200).decode()
 
     def write(writer: int) -> int:
-        connection = http.client.HTTPConnection(consul.url.removeprefix("http://"), timeout=30)
-        connection.connect()
-        connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         lots = 0
-        while time.monotonic() < until:
-            ops = [
-                {"KV": {"Verb": "set", "Key": f"raw/{writer}/{lots}/{number}", "Value": value}} for number in range(64)
-            ]
-            connection.request("PUT", "/v1/txn", json.dumps(ops))
-            answer = connection.getresponse()
-            if answer.status != 200:
-                raise LabError(f"Consul refused a transaction: {answer.read()[:200]!r}")
-            answer.read()
-            lots += 1
-        connection.close()
+        with _transacting(consul, f"raw/{writer}") as transact:
+            while time.monotonic() < until:
+                transact(lots)
+                lots += 1
         return lots
 
     with ThreadPoolExecutor(WRITERS) as pool:
-        return sum(pool.map(write, range(WRITERS))) * 64 / seconds
+        return sum(pool.map(write, range(WRITERS))) * MAX_OPS / seconds
+
+
+def _raw_p99_ms(consul: ConsulServer, per_s: float, seconds: float) -> float:
+    """What one of so many full transactions a second waits for, from the moment at which it was due."""
+    began = time.monotonic() + 0.5
+
+    def write(writer: int) -> list[float]:
+        waited: list[float] = []
+        with _transacting(consul, f"steady/{writer}") as transact:
+            for lot in range(round(per_s * seconds / WRITERS)):
+                due = began + (lot * WRITERS + writer) / per_s
+                time.sleep(max(0.0, due - time.monotonic()))
+                transact(lot)
+                waited.append(time.monotonic() - due)
+        return waited
+
+    with ThreadPoolExecutor(WRITERS) as pool:
+        return percentile([each for waited in pool.map(write, range(WRITERS)) for each in waited], 99) * 1000
+
+
+@contextmanager
+def _transacting(consul: ConsulServer, folder: str) -> Iterator[Callable[[int], None]]:
+    """Gives what carries out one full transaction; its number is part of its keys."""
+    value = base64.b64encode(b"x" * 200).decode()
+    connection = http.client.HTTPConnection(consul.url.removeprefix("http://"), timeout=30)
+    connection.connect()
+    connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def transact(lot: int) -> None:
+        ops = [{"KV": {"Verb": "set", "Key": f"{folder}/{lot}/{place}", "Value": value}} for place in range(MAX_OPS)]
+        connection.request("PUT", "/v1/txn", json.dumps(ops))
+        answer = connection.getresponse()
+        said = answer.read()
+        if answer.status != 200:
+            raise LabError(f"Consul refused a transaction: {said[:200]!r}")
+
+    try:
+        yield transact
+    finally:
+        connection.close()
 
 
 def _many(count: int) -> dict[str, float]:
