@@ -32,6 +32,7 @@ so."""
 
 
 _NEVER = (0.0, 0.0)
+"""When what has not happened happened, by two clocks or of two kinds."""
 
 
 class Session(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):

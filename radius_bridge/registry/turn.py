@@ -194,12 +194,12 @@ class Turn:
         else:
             engine.refresh(above, work.session, self._now)
         before = self._overlay
-        mine = [(name, before.session(name), after) for name, after in above.sessions.items()]
-        theirs = [(address, before.binding(address), after) for address, after in above.bindings.items()]
-        if not self._is_worth_writing(mine, theirs):
+        changed = [(name, before.session(name), after) for name, after in above.sessions.items()]
+        bound = [(address, before.binding(address), after) for address, after in above.bindings.items()]
+        if not self._is_worth_writing(changed, bound):
             return Added.QUIET, set()
         groups = self._groups_of(above)
-        added = self._fit(groups, self._seen(above, mine, theirs))
+        added = self._fit(groups, self._seen(above, changed, bound))
         if added is not Added.FULL:
             before.merge(above)
         return added, set(groups)

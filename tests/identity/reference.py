@@ -192,24 +192,24 @@ class Told:
             return []
         if not seen:
             since = self.since
+        limit, ended = self.limit, self.end
+        own = limit if self.newest.timeout else min(limit, self.newest.heard + self.newest.lease)
+        if address not in self.addresses and not joins:
+            since = seen
+            limit = own = ended = min(seen, self.end or seen)
         if last is not None and is_held and seen <= last.expires:
             since = since if seen else max(since, first)
-            expires, evident = min(self.limit, last.expires), max(seen, last.at)
+            expires, evident = min(limit, last.expires), max(seen, last.at)
         elif back and seen <= back:
-            expires, evident = min(self.limit, back, last.expires if last else back), seen
+            expires, evident = min(limit, back, last.expires if last else back), seen
         elif seen:
-            own = self.limit if self.newest.timeout else min(self.limit, self.newest.heard + self.newest.lease)
             ends = [
-                min(self.limit, each.end) if each.is_held and each.at <= own else min(own, each.end)
+                min(limit, each.end) if each.is_held and each.at <= own else min(own, each.end)
                 for each in self.alike(reports, seen)
             ]
             expires, evident = min(ends, default=own), seen
         else:
             expires, evident = 0.0, seen
-        ended = self.end
-        if address not in self.addresses and not joins:
-            since = left = seen or self.since
-            expires = ended = min(left, self.end or left)
         away = any(each.mac not in ("", self.mac) and evident <= each.at for each in given)
         if not self.mac:
             away = len({each.mac for each in self.alike(reports, seen)} - {""}) > 1

@@ -9,6 +9,7 @@ from msgspec.structs import replace
 from radius_bridge.identity.bindings import MAX_CLAIMS
 from radius_bridge.identity.sessions import MAX_ADDRESSES, RETENTION
 from radius_bridge.policy.members import parse_prefix
+from tests.identity.reference import Reference
 from tests.identity.world import LAPTOP, NOW, PHONE, Fact, World, X, Y, interim, leased, released, restart, start, stop
 
 
@@ -382,6 +383,19 @@ def test_a_release_or_a_decline_ends_the_binding() -> None:
         assert (world.owner(at=99), world.owner(at=100)) == ("alice", "")
     for world in in_any_order(start("alice", "ap1/1", X, at=100, mac=LAPTOP), leased(at=1), released(at=100)):
         assert world.owner(at=100) == "", "though it was heard of in the same moment"
+
+
+def test_a_late_word_of_an_address_whose_lease_had_run_out_keeps_it_from_nobody() -> None:
+    facts = (
+        leased(PHONE),
+        released(PHONE, at=2000),
+        stop("bob", "ap1/2", X, at=2000, mac=PHONE),
+        start("bob", "ap1/2", at=2400, mac=PHONE),
+        interim("alice", "ap1/1", X, at=2000, mac=LAPTOP),
+    )
+    assert Reference(facts).owner(X, NOW + 3000)[0] == "alice"
+    for world in in_any_order(*facts):
+        assert world.owner(at=3000) == "alice"
 
 
 def test_an_end_that_names_no_mac_address_ends_whatever_lease_the_address_has() -> None:
