@@ -10,7 +10,6 @@ import base64
 import http.client
 import json
 import math
-import os
 import re
 import socket
 import statistics
@@ -34,6 +33,8 @@ WRITERS = 16
 """Connections of the raw transactions."""
 
 SESSIONS = 200_000
+
+AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
 
 UNIT = Path(__file__).parent.parent / "config/systemd/radius-bridge.service"
 
@@ -106,13 +107,15 @@ def _logins(consul: int, bridge: Process, port: int, seconds: float) -> dict[str
 
 
 def _weigh(process: Process, weight: int) -> None:
-    """Gives a process the share of the processors that a unit with this CPUWeight has; 100 is as all others."""
+    """Gives a process the share of the processors that a unit with this CPUWeight has; 100 is as all others.
+
+    Each process of the lab is a session, and the kernel weighs these like processes (sched(7), autogroup). Raises
+    LabError where it does not.
+    """
+    if AUTOGROUP.read_text().strip() != "1":
+        raise LabError(f"{AUTOGROUP} is not 1: a process alone cannot be given weight")
     nice = -round(math.log(weight / 100, 1.25))  # one step is a quarter more
-    group = Path(f"/proc/{process.pid}/autogroup")
-    if group.exists():  # each process of the lab is a session, and so one group (sched(7))
-        group.write_text(str(nice))
-    else:
-        os.setpriority(os.PRIO_PROCESS, process.pid, nice)
+    Path(f"/proc/{process.pid}/autogroup").write_text(str(nice))
 
 
 def _weight() -> int:
@@ -174,7 +177,7 @@ def _raw_p99_ms(consul: ConsulServer, per_s: float, seconds: float) -> float:
     def write(writer: int) -> list[float]:
         waited: list[float] = []
         with _transacting(consul, f"steady/{writer}") as transact:
-            for lot in range(round(per_s * seconds / WRITERS)):
+            for lot in range(max(1, round(per_s * seconds / WRITERS))):
                 due = began + (lot * WRITERS + writer) / per_s
                 time.sleep(max(0.0, due - time.monotonic()))
                 transact(lot)

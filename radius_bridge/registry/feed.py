@@ -157,7 +157,7 @@ def decode_record(value: bytes) -> Record:
 
 
 def decode_clock(value: bytes) -> float:
-    """The clock of a record, in a fraction of the time. Raises ValueError if it is none."""
+    """The clock of a record of ours, in a fraction of the time. Raises ValueError if it has none."""
     try:
         return _decode_clock(value).clock
     except UNREADABLE as error:

@@ -18,7 +18,7 @@ from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.records import decode_binding, decode_restart, decode_session
 
 LIMIT: Final = 2_000_000
-"""Sessions and bindings remembered; the ones longest unchanged go first."""
+"""Sessions and bindings remembered, together; the ones longest unchanged go first, whatever they are."""
 
 
 LOOKS: Final = 64

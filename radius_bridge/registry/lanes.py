@@ -37,8 +37,8 @@ from radius_bridge.registry.transport import TRY_TIMEOUT
 from radius_bridge.registry.turn import Added, MayBind, Refresh, Turn
 
 INTERVALS: Final = (0.005, 0.01)
-"""Seconds from the beginning of one transaction to that of the next one, of any lane, unless that is full: at first,
-when several logins go into one, and under load. Idle, there are none."""
+"""Seconds after the beginning of one transaction until which a lane waits for more, unless its next one is full: at
+first, when several logins go into one, and under load. Idle, there are none."""
 
 FEW: Final = 4
 """Tickets in one transaction up to which we are idle."""
@@ -89,7 +89,7 @@ class Lanes:
         self._began = 0.0
         """When the last transaction began (monotonic seconds)."""
         self._interval = 0.0
-        """Seconds after that before which none begins that is not full."""
+        """Seconds after that until which who comes to gather does so."""
         self._tasks: list[asyncio.Task[None]] = []
         self._others: list[asyncio.Task[None]] = []
         self.counters: Counter[str] = Counter()
@@ -310,8 +310,8 @@ class Lanes:
                 self.known.put(key, entry.value, entry.modify_index)
         lane.clear_up()
         self._learning.follow({entry.key: None for entry in news})
-        if lane.failures:  # it may be ours, with an answer that was lost: then nobody has told other bridges
-            self.identity.announce([Change(entry.key, entry.value, entry.modify_index) for entry in news])
+        if lane.failures:  # some may be ours, with an answer that was lost: then nobody has told other bridges
+            self.identity.announce([Change(key, entry.value, entry.modify_index) for key, entry in entries.items()])
 
     async def _pause(self, lane: Lane) -> None:
         """Waits before the next try, longer each time and never as long as the other lanes (full jitter)."""

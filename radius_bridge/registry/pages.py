@@ -68,6 +68,10 @@ class Page:
         """True if it is to rest, and then to begin anew."""
         return self.log.size > PAGE_BYTES
 
+    def may_be_written(self, now: float) -> bool:
+        """False if it was not written for so long that it may be swept any moment. `now`: monotonic seconds."""
+        return now - self.written < ABANDONED / 2
+
     def ops(self, changes: Iterable[Change]) -> list[Op]:
         """What announces changes (which have no index yet) if it is done in one transaction with them."""
         if self.is_full:
@@ -119,7 +123,7 @@ class Pages:
         """A page for one transaction."""
         now = time.monotonic()
         while (page := self._next(now)) is not None:
-            if now - page.written < ABANDONED / 2:  # else it may be swept any moment
+            if page.may_be_written(now):
                 return page
         page = Page(self._keys, self._clock, with_folder=not self.counters["announcements"])
         if self._is_restored:
@@ -176,13 +180,14 @@ class Pages:
         """
         if not self._resting:
             return False
-        younger = len(self._resting)
-        return now - self._resting[0].written >= (KEPT_FOR if younger * PAGE_BYTES < KEPT_BYTES else FRESH)
+        others = len(self._resting)
+        return now - self._resting[0].written >= (KEPT_FOR if others * PAGE_BYTES < KEPT_BYTES else FRESH)
 
     async def _tidy(self, now: float) -> None:
         """Empties the pages that everybody has read, and ends those that nobody has used for long, but for the next."""
         while self._has_rested(now):
             self._spare.append(self._resting.popleft())
+        self._spare = [page for page in self._spare if page.may_be_written(now)]
         self._spare += [page for page in self._open if now - page.written >= QUIET]
         self._open = [page for page in self._open if now - page.written < QUIET]
         # Who has ended is read for BRIEF_KEPT all the same, and the next burst would need another one.
@@ -192,7 +197,8 @@ class Pages:
 
     async def _silence(self, emptied: Sequence[Page], ended: Sequence[Page]) -> None:
         """Has spare pages say nothing any more."""
-        taken = [page for page in (*emptied, *ended) if page.index][:MAX_OPS]
+        now = time.monotonic()
+        taken = [page for page in (*emptied, *ended) if page.index and page.may_be_written(now)][:MAX_OPS]
         if not taken:
             return
         self._spare = [page for page in self._spare if page not in taken]

@@ -112,7 +112,8 @@ class Positions:
                 return _Writer(None, entry.modify_index, news.clocks[own], brief=False)
             record = decode_record(entry.value)
         except ValueError as error:
-            news.gaps[entry.key] = str(error)
+            if entry.key != own:
+                news.gaps[entry.key] = str(error)
             return _Writer(None, entry.modify_index, 0.0, brief=False)
         following = record.first + len(record.entries)
         news.clocks[entry.key] = record.clock

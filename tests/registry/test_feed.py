@@ -188,6 +188,12 @@ def test_what_our_own_record_says_is_no_news_and_no_gap() -> None:
     assert news.clocks.keys() == {WRITER, other.key}
 
 
+def test_our_own_record_that_cannot_be_read_is_no_gap() -> None:
+    positions = Positions(KEYS)
+    positions.read([], NOW)
+    assert positions.read([Entry(WRITER, 10, raw=b"?")], NOW, WRITER).gaps == {}
+
+
 def test_our_own_record_of_a_new_life_still_says_that_all_is_to_be_read_again() -> None:
     positions, log = Positions(KEYS), Log(KEYS)
     positions.read([], NOW)

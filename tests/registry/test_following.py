@@ -1,11 +1,13 @@
 """What follows for one session from what becomes known of another, whoever recorded that, and however we hear of it."""
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 
 from radius_bridge.registry import announcer, pages
 from radius_bridge.registry.errors import RegistryError
+from radius_bridge.registry.feed import Change
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Listing
 from radius_bridge.registry.lanes import Lanes
@@ -84,14 +86,30 @@ async def test_what_is_found_when_an_answer_was_lost_has_its_consequences() -> N
     assert owner(consul) == "bob"
 
 
+@pytest.mark.parametrize("is_read_meanwhile", [False, True])
 @pytest.mark.parametrize("fault", [Fault.ANSWER_LOST, Fault.LATE])
-async def test_other_bridges_are_told_what_was_committed_though_the_answer_was_lost(fault: Fault) -> None:
+async def test_other_bridges_are_told_what_was_committed_though_the_answer_was_lost(
+    fault: Fault, is_read_meanwhile: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     faults = [fault]
     consul = FakeConsul(lambda: faults.pop() if faults else Fault.NONE)
     async with make_lanes(consul) as lanes:
-        await lanes.submit(start("alice", "ap1/1", X, at=400))
+        told: set[str] = set()
+        announce = lanes.identity.announce
+
+        def tell(some: Sequence[Change]) -> asyncio.Future[None]:
+            told.update(each.key for each in some)
+            return announce(some)
+
+        monkeypatch.setattr(lanes.identity, "announce", tell)
+        login = lanes.submit(start("alice", "ap1/1", X, at=400))
+        if is_read_meanwhile:
+            while not consul.store:  # noqa: ASYNC110 - nobody tells when it is committed
+                await asyncio.sleep(0)
+            await lanes.load()
+        await login
         await settled(lanes)
-    assert lanes.identity.counters["entries"] == 2, "the session and the binding"
+    assert told == {KEYS.session("ap1/1"), KEYS.binding(X)}
 
 
 async def test_what_was_read_before_a_reading_failed_has_its_consequences(monkeypatch: pytest.MonkeyPatch) -> None:

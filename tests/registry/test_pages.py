@@ -10,6 +10,7 @@ from radius_bridge.identity.events import Kind
 from radius_bridge.policy.members import Prefix
 from radius_bridge.registry import announcer as announcer_module
 from radius_bridge.registry import pages as pages_module
+from radius_bridge.registry.announcer import QUIET
 from radius_bridge.registry.errors import Conflict, RegistryError
 from radius_bridge.registry.feed import (
     ABANDONED,
@@ -340,3 +341,23 @@ async def test_a_lane_finds_out_that_consul_was_restored_and_records_all_the_sam
         await lanes.submit(event(Kind.START, "bob", NOW, Prefix(4, 1, 32)))
         assert told(consul) == {READ_AGAIN, "$alias$/$user.bob$/0.0.0.1"}
         assert lanes.pages.counters["lives"] == 1
+
+
+async def test_a_spare_page_that_was_swept_does_not_look_like_a_restored_consul(clock: list[float]) -> None:
+    consul = FakeConsul()
+    pages = make_pages(consul)
+    both = pages.take(), pages.take()
+    for page in both:
+        page.committed(consul.commit(page.ops(changes(1))).modified[page.key])
+        pages.give_back(page, 1, 1)
+    while clock[0] < 1000 + ABANDONED:
+        clock[0] += 1
+        used = write(pages, consul, changes(1))
+        await pages._tidy(clock[0])
+    (spare,) = {*both} - {used}
+    del consul.store[spare.key]
+    clock[0] += QUIET
+    await pages._tidy(clock[0])
+    clock[0] += ABANDONED
+    await pages.close()
+    assert pages.counters["lives"] == 0
