@@ -38,8 +38,10 @@ ALONE = 2000
 """Logins that are timed one after the other."""
 
 AUTOGROUP = Path("/proc/sys/kernel/sched_autogroup_enabled")
+"""1 if the kernel weighs sessions."""
 
 UNIT = Path(__file__).parent.parent / "config/systemd/radius-bridge.service"
+"""Says what weight the bridge has in production."""
 
 
 class Here:

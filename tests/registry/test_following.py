@@ -104,8 +104,9 @@ async def test_other_bridges_are_told_what_was_committed_though_the_answer_was_l
         monkeypatch.setattr(lanes.identity, "announce", tell)
         login = lanes.submit(start("alice", "ap1/1", X, at=400))
         if is_read_meanwhile:
-            while not consul.store:  # noqa: ASYNC110 - nobody tells when it is committed
-                await asyncio.sleep(0)
+            async with asyncio.timeout(5):
+                while not consul.store:  # noqa: ASYNC110 - nobody tells when it is committed
+                    await asyncio.sleep(0)
             await lanes.load()
         await login
         await settled(lanes)
