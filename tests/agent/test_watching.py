@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,6 +14,7 @@ from radius_bridge.registry.answers import AgentService
 from radius_bridge.registry.errors import RegistryError
 from radius_bridge.registry.keys import Scope
 from tests.integration.registry.running import running
+from tests.waiting import until
 
 NOW = 1_800_000_000.0
 SSH = "ssh_tcp_22"
@@ -52,12 +52,6 @@ class Watched:
         asked = self.asked
         self.look_again.set()
         await until(lambda: self.asked > asked)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not condition():  # noqa: ASYNC110 — nobody announces these conditions
-            await asyncio.sleep(0.005)
 
 
 @pytest.fixture(autouse=True)

@@ -15,7 +15,8 @@ from radius_bridge.leases.push import Push
 from radius_bridge.policy.members import parse_prefix
 from radius_bridge.radius.clients import Networks
 from tests.lab.dhcp import NETWORKS, Wire, wire
-from tests.leases.recorder import Recorder, running, until
+from tests.leases.recorder import Recorder, running
+from tests.waiting import until
 
 pytestmark = pytest.mark.e2e
 
@@ -133,7 +134,7 @@ async def test_leases_that_are_in_no_file_are_seen_through_the_control_socket(ne
         assert set(recorder.now.values()) == {(net.mac, True)}
         await asyncio.to_thread(net.release if version == 4 else net.release6)
         source.every = 0.1
-        await until(lambda: set(recorder.now.values()) == {(net.mac, False)}, "its end", timeout=15)
+        await until(lambda: set(recorder.now.values()) == {(net.mac, False)}, "its end", within=15)
 
 
 async def test_dnsmasq_gives_renews_and_takes_back_leases(net: Wire) -> None:
@@ -212,7 +213,7 @@ async def test_a_hook_keeps_what_it_could_not_tell_and_tells_it_in_order(net: Wi
     assert len(list((hooks / "spool").glob("*.json"))) == 3
     second = PushOnTheServer(net, recorder, port)
     async with running(second):
-        await until(lambda: len(recorder.leases) == 3, "what was spooled", timeout=20)
+        await until(lambda: len(recorder.leases) == 3, "what was spooled", within=20)
         assert [round(each.expires - each.at) for each in recorder.leases] == [600, 0, 700]
         assert recorder.now == {"192.0.2.5": ("00:1b:2c:3d:4e:05", True)}
 

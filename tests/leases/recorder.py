@@ -1,7 +1,7 @@
 """A bridge's recording end, for tests: what was submitted, in order."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from radius_bridge.identity.events import Lease
@@ -41,16 +41,6 @@ class Recorder:
     def last(self, address: str) -> Lease:
         """The last word on an address."""
         return next(lease for lease in reversed(self.leases) if str(lease.address) == address)
-
-
-async def until(condition: Callable[[], object], what: str, timeout: float = 10.0) -> None:
-    """Waits until `condition()` holds. Raises TimeoutError that names `what`."""
-    try:
-        async with asyncio.timeout(timeout):
-            while not condition():  # noqa: ASYNC110 - what is waited for is no event of ours
-                await asyncio.sleep(0.01)
-    except TimeoutError:
-        raise TimeoutError(f"waited {timeout:g} s for {what}") from None
 
 
 @asynccontextmanager

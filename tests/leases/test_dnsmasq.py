@@ -13,7 +13,8 @@ from radius_bridge.leases.dnsmasq import DnsmasqFile, lease_of
 from radius_bridge.leases.kea import FOREVER
 from radius_bridge.policy.members import parse_prefix
 from radius_bridge.radius.clients import Networks
-from tests.leases.recorder import Recorder, running, until
+from tests.leases.recorder import Recorder, running
+from tests.waiting import until
 
 WITHIN = Networks([parse_prefix("192.0.2.0/24"), parse_prefix("2001:db8::/32")])
 MAC = "7a:e5:9c:d7:bf:06"

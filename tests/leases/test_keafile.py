@@ -14,8 +14,9 @@ from radius_bridge.leases.outbox import LANES, WAITING
 from radius_bridge.leases.source import Trouble
 from radius_bridge.policy.members import parse_prefix
 from radius_bridge.radius.clients import Networks
-from tests.leases.recorder import Recorder, running, until
+from tests.leases.recorder import Recorder, running
 from tests.leases.test_kea import HEADER4, MAC
+from tests.waiting import until
 
 WITHIN = Networks([parse_prefix("10.0.0.0/8"), parse_prefix("192.0.2.0/24")])
 NOW = int(time.time())

@@ -7,7 +7,8 @@ from radius_bridge.identity.events import Lease
 from radius_bridge.leases.outbox import LANES, WAITING, Outbox
 from radius_bridge.policy.members import Prefix
 from radius_bridge.registry.errors import NotRecorded
-from tests.leases.recorder import Recorder, until
+from tests.leases.recorder import Recorder
+from tests.waiting import until
 
 
 def lease(number: int, expires: float = 10) -> Lease:

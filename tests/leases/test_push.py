@@ -14,7 +14,8 @@ from radius_bridge.leases.kea import FOREVER
 from radius_bridge.leases.push import Push
 from radius_bridge.policy.members import parse_prefix
 from radius_bridge.radius.clients import Networks
-from tests.leases.recorder import Recorder, running, until
+from tests.leases.recorder import Recorder, running
+from tests.waiting import until
 
 TOKEN = "0123456789abcdef0123456789abcdef"
 NOW = time.time()

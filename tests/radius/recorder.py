@@ -1,18 +1,9 @@
 """What stands behind a listener in its tests: a recorder of events that does what the test says."""
 
 import asyncio
-import time
-from collections.abc import Callable
 
 from radius_bridge.identity.events import Event, Restart
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    """Waits up to 5 seconds until the condition holds."""
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline, "waited for 5 seconds"
-        await asyncio.sleep(0.002)
+from tests.waiting import until
 
 
 class Recorder:

@@ -18,8 +18,8 @@ from radius_bridge.radius.secured import Limits
 from tests.lab.dtls import DtlsPeer
 from tests.lab.pki import Identity
 from tests.radius import secured
-from tests.radius.recorder import until
 from tests.radius.secured import CLIENTS, NAMES, REFUSED, SecuredLab, below
+from tests.waiting import until
 
 LIMITS = Limits(connections=16)
 ASKED = status.request(7, dtls.SECRET)

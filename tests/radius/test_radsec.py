@@ -20,8 +20,8 @@ from radius_bridge.radius.secured import Limits, place
 from radius_bridge.settings import RadsecSettings
 from tests.lab.pki import Authority, Identity
 from tests.radius import secured
-from tests.radius.recorder import until
 from tests.radius.secured import CLIENTS, NAMES, REFUSED, SecuredLab, below, client
+from tests.waiting import until
 
 LIMITS = Limits(connections=16)
 

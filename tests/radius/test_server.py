@@ -17,7 +17,8 @@ from radius_bridge.radius.packet import Attribute, accounting_request, is_respon
 from radius_bridge.radius.server import Listener
 from radius_bridge.radius.service import IN_FLIGHT_LIMIT, Drop
 from radius_bridge.registry.errors import NotRecorded
-from tests.radius.recorder import Recorder, until
+from tests.radius.recorder import Recorder
+from tests.waiting import until
 
 SECRET = b"a shared secret!"
 RULES = Rules(default_lease=3600, shared=Networks([]))

@@ -15,7 +15,8 @@ from radius_bridge.radius.clients import Client, Clients, Networks
 from radius_bridge.radius.service import Drop, Service
 from radius_bridge.radius.udp import Udp
 from tests.lab.radius_client import Status, accounting, request
-from tests.radius.recorder import Recorder, until
+from tests.radius.recorder import Recorder
+from tests.waiting import until
 
 SECRET = b"a shared secret!"
 RULES = Rules(default_lease=3600, shared=Networks([]))

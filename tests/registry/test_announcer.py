@@ -13,6 +13,7 @@ from radius_bridge.registry.feed import READ_AGAIN, Change, Class, Record, decod
 from radius_bridge.registry.keys import Keys
 from radius_bridge.registry.kv import Op
 from tests.registry.fake_consul import FakeConsul, Fault
+from tests.waiting import until
 
 KEYS = Keys()
 
@@ -137,9 +138,7 @@ async def test_a_large_record_is_emptied_when_things_go_quiet(monkeypatch: pytes
     consul = FakeConsul()
     async with announcing(consul) as announcer:
         await announcer.announce([member(n) for n in range(300)])
-        async with asyncio.timeout(2):
-            while records(consul)[0].entries:  # noqa: ASYNC110 - nothing tells when
-                await asyncio.sleep(0.005)
+        await until(lambda: not records(consul)[0].entries)
         await announcer.announce([member(1)])
         assert records(consul)[0].first == 300
 

@@ -15,6 +15,7 @@ from radius_bridge.registry.records import decode_binding
 from tests.identity.world import LAPTOP, NOW, PHONE, X, Y, interim, leased, restart, start, stop
 from tests.registry.fake_consul import FakeConsul, Fault
 from tests.registry.lanes_model import settled
+from tests.waiting import until
 
 KEYS = Keys()
 LATER = NOW + 3000
@@ -104,9 +105,7 @@ async def test_other_bridges_are_told_what_was_committed_though_the_answer_was_l
         monkeypatch.setattr(lanes.identity, "announce", tell)
         login = lanes.submit(start("alice", "ap1/1", X, at=400))
         if is_read_meanwhile:
-            async with asyncio.timeout(5):
-                while not consul.store:  # noqa: ASYNC110 - nobody tells when it is committed
-                    await asyncio.sleep(0)
+            await until(lambda: consul.store, "the commit", every=0)
             await lanes.load()
         await login
         await settled(lanes)

@@ -7,8 +7,8 @@ import pytest
 from radius_bridge.registry import health
 from radius_bridge.registry.health import Health
 from radius_bridge.registry.keys import Keys
-from tests.radius.recorder import until
 from tests.registry.fake_consul import FakeConsul, Fault
+from tests.waiting import until
 
 KEY = Keys("befw").health("bridge one")
 

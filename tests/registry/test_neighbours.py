@@ -21,6 +21,7 @@ from radius_bridge.registry.records import encode
 from tests.identity.world import NOW
 from tests.integration.registry.running import running
 from tests.registry.fake_consul import FakeConsul
+from tests.waiting import until
 
 KEYS = Keys()
 
@@ -128,12 +129,6 @@ class Starting:
         for _ in range(2):
             self.another.record()
             await until(self.knows_all)
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
-        while not is_so():  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(0.001)
 
 
 @pytest.fixture

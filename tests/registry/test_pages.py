@@ -30,6 +30,7 @@ from radius_bridge.registry.lanes import Lanes
 from radius_bridge.registry.pages import OCTETS, Page, Pages
 from tests.registry.events import ADDRESS, event
 from tests.registry.fake_consul import FakeConsul
+from tests.waiting import until
 
 KEYS = Keys()
 NOW = 1_800_000_000.0
@@ -309,9 +310,7 @@ async def test_pages_tidy_themselves_and_end_with_the_bridge() -> None:
     pages = make_pages(consul)
     write(pages, consul, changes(FULL))
     tidying = asyncio.create_task(pages.run())
-    async with asyncio.timeout(5):
-        while told(consul):  # noqa: ASYNC110 - pages are emptied silently
-            await asyncio.sleep(0)
+    await until(lambda: not told(consul), "empty pages", every=0)
     tidying.cancel()
     write(pages, consul, changes(1))
     await pages.close()

@@ -1,6 +1,5 @@
 """Programs that the agent runs."""
 
-import asyncio
 import os
 import signal
 import time
@@ -10,6 +9,7 @@ import pytest
 
 from agent.dataplane.base import call
 from agent.dataplane.errors import DataplaneError
+from tests.waiting import until
 
 
 async def test_a_program_is_given_up_in_time_though_what_it_started_lives_on() -> None:
@@ -30,9 +30,7 @@ async def test_nobody_waits_for_what_cannot_be_ended(tmp_path: Path) -> None:
         assert time.monotonic() - began < 20
     finally:
         os.kill(int(number.read_text()), signal.SIGKILL)
-    async with asyncio.timeout(10):
-        while _open_handles() > handles:  # noqa: ASYNC110 — nobody announces that its pipes are closed
-            await asyncio.sleep(0.01)
+    await until(lambda: _open_handles() <= handles, "closed pipes")
 
 
 def _open_handles() -> int:

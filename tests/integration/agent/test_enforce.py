@@ -29,6 +29,7 @@ from radius_bridge.registry.settings import ConsulSettings
 from tests.integration.registry.running import running
 from tests.lab.consul import ConsulServer
 from tests.lab.meter import Meter
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -122,12 +123,6 @@ class Site:
     def lets_in_too(self, address: str) -> Callable[[], bool]:
         """A condition: this is a member of the service."""
         return lambda: address in self.kernel.members[SSH]
-
-
-async def until(condition: Callable[[], bool], *, within: float = 10.0) -> None:
-    async with asyncio.timeout(within):
-        while not condition():  # noqa: ASYNC110 — nobody announces these conditions
-            await asyncio.sleep(0.01)
 
 
 @pytest.fixture

@@ -36,12 +36,12 @@ from tests.integration.agent.test_enforce import (
     member,
     site,
     store,
-    until,
 )
 from tests.integration.registry.running import running
 from tests.integration.registry.test_acl import ACL, MASTER, POLICIES
 from tests.lab.consul import ConsulServer
 from tests.lab.processes import BIN, run
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -19,11 +19,12 @@ from radius_bridge.registry.feed import Class, record_key
 from radius_bridge.registry.hosts import FRESH, HostRecord, Waiting, decode, encode
 from radius_bridge.registry.kv import Op
 from radius_bridge.registry.settings import ConsulSettings
-from tests.integration.agent.test_enforce import GRANT, HERE, KEYS, SSH, Kernel, member, until
+from tests.integration.agent.test_enforce import GRANT, HERE, KEYS, SSH, Kernel, member
 from tests.integration.registry.running import running
 from tests.integration.registry.test_acl import ACL, MASTER, POLICIES
 from tests.lab.consul import ConsulServer
 from tests.lab.processes import BIN, run
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 

@@ -18,6 +18,7 @@ from radius_bridge.registry.kv import Op
 from radius_bridge.registry.settings import ConsulSettings
 from tests.integration.registry.running import running
 from tests.lab.consul import ConsulServer
+from tests.waiting import until
 
 pytestmark = pytest.mark.integration
 
@@ -57,9 +58,7 @@ async def test_a_herd_that_lost_consul_comes_back_spread_out_and_has_missed_noth
             assert busiest < HERD / 2
             assert sum(follower.counters["reads"] for follower in herd) == HERD, "nobody has missed anything"
             await _write(writer, announcer, b"2000")
-            async with asyncio.timeout(10):
-                while any(each.view.get(ALICE) != b"2000" for each in herd):  # noqa: ASYNC110 — of 200 views
-                    await asyncio.sleep(0.1)
+            await until(lambda: all(each.view.get(ALICE) == b"2000" for each in herd), "200 views", every=0.1)
 
 
 async def _write(consul: Consul, announcer: Announcer, value: bytes) -> None:
