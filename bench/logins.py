@@ -148,7 +148,7 @@ def _highest(port: int, seconds: float) -> float:
     return len(packets) / took
 
 
-def _packets(count: int, name: str, first: int = 0) -> list[bytes]:
+def _packets(count: int, name: str) -> list[bytes]:
     """Logins of as many people, each at an address of its own; one socket has every `SOCKETS`th."""
     return [
         request(
@@ -162,7 +162,7 @@ def _packets(count: int, name: str, first: int = 0) -> list[bytes]:
             ),
             SECRET,
         )
-        for number in range(first, first + count)
+        for number in range(count)
     ]
 
 
